@@ -1,0 +1,72 @@
+"""WebSockets on anyio: one library for asyncio and trio."""
+
+from __future__ import annotations
+
+from . import exceptions
+from ._client import connect, unix_connect, wrap_client
+from ._connection import Connection
+from ._http import Headers, Request, Response
+from ._keepalive import PongWaiter
+from ._server import Server, serve, serve_forever, unix_serve, wrap_server
+from ._types import Close, CloseCode, State
+from ._version import __version__
+from .exceptions import (
+    ConcurrencyError,
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    InvalidHandshake,
+    InvalidHeader,
+    InvalidMessage,
+    InvalidOrigin,
+    InvalidStatus,
+    InvalidUpgrade,
+    InvalidURI,
+    KeepaliveTimeout,
+    NegotiationError,
+    PayloadTooBig,
+    ProtocolError,
+    ProxyError,
+    WebSocketException,
+)
+from .sansio import SAME_HOST, PerMessageDeflate
+
+__all__ = [
+    "SAME_HOST",
+    "Close",
+    "CloseCode",
+    "ConcurrencyError",
+    "Connection",
+    "ConnectionClosed",
+    "ConnectionClosedError",
+    "ConnectionClosedOK",
+    "Headers",
+    "InvalidHandshake",
+    "InvalidHeader",
+    "InvalidMessage",
+    "InvalidOrigin",
+    "InvalidStatus",
+    "InvalidURI",
+    "InvalidUpgrade",
+    "KeepaliveTimeout",
+    "NegotiationError",
+    "PayloadTooBig",
+    "PerMessageDeflate",
+    "PongWaiter",
+    "ProtocolError",
+    "ProxyError",
+    "Request",
+    "Response",
+    "Server",
+    "State",
+    "WebSocketException",
+    "__version__",
+    "connect",
+    "exceptions",
+    "serve",
+    "serve_forever",
+    "unix_connect",
+    "unix_serve",
+    "wrap_client",
+    "wrap_server",
+]

@@ -1,0 +1,226 @@
+"""Connecting: from a URI, or from a stream, to a Connection.
+
+Owns the course of a client's opening, under one deadline; knows no byte of it. RFC 6455 section 4.1.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl as ssl_module
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from anyio import move_on_after
+
+from . import _transports
+from ._connection import ConnectionOptions
+from ._lifespan import Lifespan
+from ._opening import choose_compression, open_client
+from .sansio._client_handshake import ClientHandshake
+from .sansio._handshake import PRODUCT
+from .sansio._uri import parse_uri
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+    from os import PathLike
+    from types import TracebackType
+
+    from anyio.abc import ByteStream
+
+    from ._connection import Connection
+    from ._http import HeadersLike
+    from ._inbox import Limits
+    from .sansio._deflate import PerMessageDeflate
+    from .sansio._extensions import ClientExtension
+    from .sansio._uri import WebSocketURI
+
+__all__ = ["connect", "unix_connect", "wrap_client"]
+
+_LOGGER = logging.getLogger("anyws.client")
+
+
+class connect:  # noqa: N801  # it is used as a function: `async with connect(uri) as ws`
+    """Connect to a WebSocket server: `async with connect(uri) as ws`.
+
+    The block owns the connection. Left normally, it is closed with 1000; left by an exception, with 1011,
+    and the exception leaves as itself; left by cancellation, the connection is dropped.
+
+    Args:
+        uri: "ws://", "wss://", or "ws+unix:///path.sock:/resource"; user information becomes Basic
+            authentication.
+        stream: a byte stream that is connected already; no TLS is added to it unless `ssl` is given.
+        ssl: the context for TLS, with a client certificate if the server wants one; None takes the
+            default of the standard library for wss, which checks the server's certificate and name.
+        server_hostname: the name that the server's certificate must have; None takes the URI's host.
+        origin: the Origin field.
+        subprotocols: what to offer, in order of preference.
+        extensions: what to offer before permessage-deflate.
+        compression: "deflate", a PerMessageDeflate with other parameters, or None.
+        additional_headers: more fields of the request.
+        user_agent_header: the User-Agent field; None leaves it out.
+        open_timeout: seconds for DNS, TCP, TLS and the opening handshake together; None is no limit.
+        ping_interval: seconds between keepalive Pings; None sends none.
+        ping_timeout: seconds that the Pong may take; None is no limit.
+        close_timeout: seconds for the end of the connection, from its beginning; None is no limit.
+        max_size: bytes of a message after decompression, or (message, fragment); None is no limit.
+        max_queue: messages that wait for recv() before reading stops, or (high, low); None is no limit.
+        read_limit: likewise for their bytes.
+        write_limit: bytes that wait to be sent before send() waits, or (high, low); None is no limit.
+        logger: where to log; None takes "anyws.client".
+
+    Raises:
+        ValueError: an argument has something that cannot be sent, or is out of its range; InvalidURI is one.
+        TypeError: an argument has the wrong type.
+        OSError: on entering: there is no connection to the server, or TLS fails (ssl.SSLError).
+        InvalidHandshake: on entering: the server refuses, or what it answers is no handshake.
+        TimeoutError: on entering: `open_timeout` is over.
+
+    Cancellation: on entering, nothing is left open.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        stream: ByteStream | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        server_hostname: str | None = None,
+        origin: str | None = None,
+        subprotocols: Sequence[str] | None = None,
+        extensions: Sequence[ClientExtension] | None = None,
+        compression: str | PerMessageDeflate | None = "deflate",
+        additional_headers: HeadersLike | None = None,
+        user_agent_header: str | None = PRODUCT,
+        open_timeout: float | None = 10,
+        ping_interval: float | None = 20,
+        ping_timeout: float | None = 20,
+        close_timeout: float | None = 10,
+        max_size: int | None | tuple[int | None, int | None] = 2**20,
+        max_queue: Limits = 2**5,
+        read_limit: Limits = 2**16,
+        write_limit: Limits = 2**16,
+        logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
+    ) -> None:
+        self._uri = parse_uri(uri)
+        if ssl is not None and not self._uri.secure and stream is None:
+            raise ValueError(f"ssl is given, but {self._uri} is not a wss URI")
+        self._stream = stream
+        self._ssl = ssl
+        self._server_hostname = server_hostname
+        self._unix_path: str | PathLike[str] | None = self._uri.unix_path
+        deflate = choose_compression(compression)
+        offers = [*(extensions or ()), *(() if deflate is None else (deflate,))]
+        self._handshake = ClientHandshake(
+            self._uri,
+            origin=origin,
+            subprotocols=subprotocols,
+            extensions=offers,
+            additional_headers=additional_headers,
+            user_agent=user_agent_header,
+        )
+        if open_timeout is not None and not open_timeout > 0:
+            raise ValueError(f"open_timeout of {open_timeout} seconds is not above 0")
+        self._open_timeout = open_timeout
+        self._options = ConnectionOptions(
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            close_timeout=close_timeout,
+            max_size=max_size,
+            max_queue=max_queue,
+            read_limit=read_limit,
+            write_limit=write_limit,
+        )
+        self._logger = _LOGGER if logger is None else logger
+        self._lifespan: Lifespan | None = None
+
+    def __await__(self) -> Generator[None, None, NoReturn]:
+        raise TypeError(
+            "connect() cannot be awaited, because a connection owns tasks and they need a block that"
+            " ends: use `async with connect(...) as ws`, or contextlib.AsyncExitStack"
+        )
+
+    async def __aenter__(self) -> Connection:
+        if self._lifespan is not None:
+            raise RuntimeError("connect() can be entered only once: call it again")
+        with move_on_after(self._open_timeout) as scope:
+            connection, trailing_data = await self._open()
+        if scope.cancelled_caught:
+            raise TimeoutError(
+                f"no connection to {self._uri} after {self._open_timeout} seconds (open_timeout)"
+            )
+        self._lifespan = Lifespan(connection, trailing_data)
+        return await self._lifespan.__aenter__()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._lifespan is not None
+        await self._lifespan.__aexit__(exc_type, exc, traceback)
+
+    async def _open(self) -> tuple[Connection, bytes]:
+        stream = self._stream
+        context = self._ssl
+        if stream is None:
+            stream = await self._connect()
+            if context is None and self._uri.secure:
+                context = default_ssl_context()
+        if context is not None:
+            stream = await _transports.wrap_tls(
+                stream,
+                context,
+                server_side=False,
+                server_hostname=self._server_hostname or self._uri.host,
+            )
+        transport = _transports.wrap(stream)
+        return await open_client(transport, self._handshake, self._options, self._logger)
+
+    async def _connect(self) -> ByteStream:
+        if self._unix_path is not None:
+            return await _transports.open_unix(self._unix_path)
+        return await _transports.open_tcp(self._uri.host, self._uri.port)
+
+
+class unix_connect(connect):  # noqa: N801  # it is used as a function
+    """Connect to a server that listens on a UNIX socket: `async with unix_connect(path) as ws`.
+
+    Args:
+        path: the path of the socket.
+        uri: what the request asks for; wss adds TLS.
+        arguments: those of `connect`, but `stream`.
+
+    Raises:
+        OSError: and others, as `connect`.
+
+    Cancellation: on entering, nothing is left open.
+    """
+
+    def __init__(
+        self, path: str | PathLike[str], uri: str = "ws://localhost/", **arguments: Any
+    ) -> None:
+        super().__init__(uri, **arguments)
+        self._unix_path = path
+
+
+class wrap_client(connect):  # noqa: N801  # it is used as a function
+    """Open a connection over any byte stream: `async with wrap_client(stream) as ws`.
+
+    Args:
+        stream: a connected stream: TLS in TLS, an SSH channel, memory. The block closes it.
+        uri: what the request asks for.
+        arguments: those of `connect`; TLS is added only if `ssl` is given.
+
+    Raises:
+        InvalidHandshake: and others, as `connect`.
+
+    Cancellation: on entering, the stream is closed.
+    """
+
+    def __init__(self, stream: ByteStream, uri: str = "ws://localhost/", **arguments: Any) -> None:
+        super().__init__(uri, stream=stream, **arguments)
+
+
+def default_ssl_context() -> ssl_module.SSLContext:
+    """Make the context for wss: the system's certificates, the server's name checked."""
+    return ssl_module.create_default_context()

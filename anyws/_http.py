@@ -1,0 +1,313 @@
+"""The values of HTTP: Headers, Request and Response.
+
+Owns what a field, a request and a response are, and that no value can break out of its line; knows
+no WebSocket and parses nothing. RFC 9110 sections 5 and 15.
+"""
+
+from __future__ import annotations
+
+import http
+import re
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HeadersLike = Mapping[str, str] | Iterable[tuple[str, str]]
+"""What Headers are made of: a mapping, or pairs of name and value."""
+
+HIDDEN_FIELDS = frozenset({"authorization", "cookie", "proxy-authorization", "set-cookie"})
+"""The fields whose values are secrets: a repr ends up in logs, so it leaves them out."""
+
+TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+"""The pattern of a token (RFC 9110 section 5.6.2)."""
+
+_TOKEN = re.compile(TOKEN)
+
+# RFC 9110 section 5.5: "field values containing CR, LF, or NUL characters are invalid and
+# dangerous"; the other control characters but the tab are merely invalid.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+def is_token(text: str) -> bool:
+    """Say whether `text` is a token (RFC 9110 section 5.6.2)."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def describe_flaw(text: str) -> str | None:
+    """Say what keeps `text` from standing in a line of an HTTP head; None if nothing does."""
+    control = _CONTROL.search(text)
+    if control is not None:
+        if control[0] in "\r\n":
+            return "has a line break"
+        return "has a NUL" if control[0] == "\0" else f"has a control character, {control[0]!r}"
+    try:
+        text.encode("latin-1")
+    except UnicodeEncodeError as exc:
+        return f"has {text[exc.start]!r}, which is not in Latin-1"
+    return None
+
+
+class Headers(MutableMapping[str, str]):
+    """The fields of an HTTP head: a mapping that ignores case and can hold a name several times.
+
+    Names keep their spelling and fields their order. White space around a value is no part of it
+    and is dropped (RFC 9110 section 5.5).
+
+    Args:
+        fields: a mapping, or pairs of name and value; a name may come several times.
+
+    Raises:
+        ValueError: a name is no token, or a value has a character that no field may have.
+        TypeError: a name or a value is no str.
+    """
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: HeadersLike | None = None) -> None:
+        # The name in lower case, the name as written, the value.
+        self._fields: list[tuple[str, str, str]] = []
+        if fields is None:
+            return
+        if isinstance(fields, str | bytes):
+            kind = type(fields).__name__
+            raise TypeError(f"headers must be a mapping or an iterable of pairs, not {kind}")
+        for name, value in fields.items() if isinstance(fields, Mapping) else fields:
+            self.add(name, value)
+
+    def __getitem__(self, name: str) -> str:
+        """Give the value of a field; of several with one name, the values joined with ", ".
+
+        That is what they mean (RFC 9110 section 5.3); Set-Cookie is the exception, for which there
+        is `get_all`.
+
+        Raises:
+            KeyError: there is no such field.
+        """
+        values = self.get_all(name)
+        if not values:
+            raise KeyError(name)
+        return ", ".join(values)
+
+    def __setitem__(self, name: str, value: str) -> None:
+        """Put one field in the place of all that have its name.
+
+        Raises:
+            ValueError: as for the constructor; nothing is changed.
+            TypeError: likewise.
+        """
+        new = _checked(name, value)
+        place = next(
+            (i for i, (key, _, _) in enumerate(self._fields) if key == new[0]), len(self._fields)
+        )
+        self._fields[place:] = [new, *(it for it in self._fields[place:] if it[0] != new[0])]
+
+    def __delitem__(self, name: str) -> None:
+        """Remove all fields of a name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        wanted = name.lower()
+        kept = [it for it in self._fields if it[0] != wanted]
+        if len(kept) == len(self._fields):
+            raise KeyError(name)
+        self._fields = kept
+
+    def __iter__(self) -> Iterator[str]:
+        """Give each name once, as it was first written."""
+        seen = set()
+        for key, name, _ in self._fields:
+            if key not in seen:
+                seen.add(key)
+                yield name
+
+    def __len__(self) -> int:
+        """Give the number of different names."""
+        return len({key for key, _, _ in self._fields})
+
+    def __contains__(self, name: object) -> bool:
+        if not isinstance(name, str):
+            return False
+        wanted = name.lower()
+        return any(key == wanted for key, _, _ in self._fields)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare names without regard to case and order, the values of one name with regard."""
+        if not isinstance(other, Headers):
+            return NotImplemented
+        return self._by_name() == other._by_name()
+
+    __hash__ = None  # type: ignore[assignment]  # mutable; typeshed's Mapping does not say None
+
+    def __repr__(self) -> str:
+        shown = [
+            (name, "<hidden>" if key in HIDDEN_FIELDS else value)
+            for key, name, value in self._fields
+        ]
+        return f"Headers({shown!r})"
+
+    def get_all(self, name: str) -> list[str]:
+        """Give the values of all fields of a name, in order; an empty list if there are none."""
+        wanted = name.lower()
+        return [value for key, _, value in self._fields if key == wanted]
+
+    def items(self) -> ItemsView[str, str]:
+        """Give all fields as pairs of name and value, as written, repeated names too."""
+        return _FieldsView(self, [(name, value) for _, name, value in self._fields])
+
+    def add(self, name: str, value: str) -> None:
+        """Add a field, beside those that have the same name.
+
+        Raises:
+            ValueError: as for the constructor; nothing is changed.
+            TypeError: likewise.
+        """
+        self._fields.append(_checked(name, value))
+
+    def copy(self) -> Headers:
+        """Give a copy that can be changed without changing this one."""
+        copy = Headers()
+        copy._fields = self._fields.copy()
+        return copy
+
+    def _by_name(self) -> dict[str, list[str]]:
+        values: dict[str, list[str]] = {}
+        for key, _, value in self._fields:
+            values.setdefault(key, []).append(value)
+        return values
+
+
+class _FieldsView(ItemsView[str, str]):
+    """The pairs of Headers as they are now; unlike those of a dict, a name may come twice."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, headers: Headers, pairs: list[tuple[str, str]]) -> None:
+        super().__init__(headers)
+        self._pairs = pairs
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __contains__(self, pair: object) -> bool:
+        return pair in self._pairs
+
+
+def _checked(name: str, value: str) -> tuple[str, str, str]:
+    """Check a field and give it as Headers keep it."""
+    if not isinstance(name, str):
+        raise TypeError(f"header name must be a str, not {type(name).__name__}")
+    if not isinstance(value, str):
+        raise TypeError(f"value of header {name!r} must be a str, not {type(value).__name__}")
+    if not is_token(name):
+        raise ValueError(f"header name {name!r} {describe_flaw(name) or 'is not a token'}")
+    flaw = describe_flaw(value)
+    if flaw is not None:
+        raise ValueError(f"value of header {name!r} {flaw}")
+    return name.lower(), name, value.strip(" \t")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Response:
+    """An HTTP response.
+
+    Args:
+        status: the status code, three digits.
+        reason: the reason phrase; may be empty.
+        headers: the fields; they may still be changed.
+        body: the content, as it is sent.
+
+    Raises:
+        ValueError: the status or the reason cannot stand in a status line.
+    """
+
+    status: int
+    reason: str
+    headers: Headers = field(default_factory=Headers)
+    body: bytes = b""
+
+    def __post_init__(self) -> None:
+        if not 100 <= self.status <= 999:
+            raise ValueError(f"status {self.status} does not have three digits")
+        flaw = describe_flaw(self.reason)
+        if flaw is not None:
+            raise ValueError(f"reason phrase {flaw}")
+
+    def __repr__(self) -> str:
+        return (
+            f"Response(status={self.status}, reason={self.reason!r}, headers={self.headers!r}, "
+            f"body=<{len(self.body)} bytes>)"
+        )
+
+
+def text_response(status: int, text: str = "", headers: HeadersLike | None = None) -> Response:
+    """Make a response that carries plain text.
+
+    Args:
+        status: the status code, 200 to 599.
+        text: the body.
+        headers: more fields; a Content-Type among them replaces "text/plain; charset=utf-8".
+
+    Raises:
+        ValueError: the status is none of a final response, or a field cannot be sent.
+        TypeError: a name or a value of a field is no str.
+    """
+    if not 200 <= status <= 599:
+        raise ValueError(f"status {status} is not in 200..599")
+    try:
+        reason = http.HTTPStatus(status).phrase
+    except ValueError:
+        reason = ""
+    body = text.encode()
+    fields = Headers(headers)
+    fields.setdefault("Content-Type", "text/plain; charset=utf-8")
+    fields["Content-Length"] = str(len(body))
+    return Response(status, reason, fields, body)
+
+
+@dataclass(slots=True)
+class Request:
+    """An HTTP request that opens a connection, or that was sent to open one.
+
+    Args:
+        method: the method, such as "GET".
+        path: the request target as it is sent: path and query.
+        headers: the fields.
+        data: for the application's own use; the connection's `data` is the same dict.
+        subprotocols: what the client offers, in its order of preference.
+        origin: the Origin field, if there is one.
+        local_address: where the request was received; set by the server.
+        remote_address: whence it came; set by the server.
+    """
+
+    method: str
+    path: str
+    headers: Headers
+    data: dict[str, Any] = field(default_factory=dict, repr=False)
+    subprotocols: Sequence[str] = ()
+    origin: str | None = None
+    local_address: Any = None
+    remote_address: Any = None
+
+    def respond(self, status: int, text: str = "", headers: HeadersLike | None = None) -> Response:
+        """Make a response that carries plain text, to refuse the handshake with.
+
+        Args:
+            status: the status code, 200 to 599.
+            text: the body.
+            headers: more fields; a Content-Type among them replaces "text/plain; charset=utf-8".
+
+        Returns:
+            A response with the right Content-Length.
+
+        Raises:
+            ValueError: the status is none of a final response, or a field cannot be sent.
+            TypeError: a name or a value of a field is no str.
+        """
+        return text_response(status, text, headers)

@@ -1,0 +1,164 @@
+"""Received messages that wait for the application: a queue with one waiter and water marks.
+
+Owns the order, the count and the bytes of what waits; knows no frame and no stream.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from anyio import Event
+from anyio.lowlevel import checkpoint
+
+from ._types import Fragment
+from .exceptions import ConcurrencyError
+
+if TYPE_CHECKING:
+    from ._types import Data
+
+# How often in a row a call may return without yielding to the event loop (API rule R7).
+MAX_CALLS_WITHOUT_YIELD = 64
+
+Limits = int | None | tuple[int | None, int | None]
+"""A high-water mark, or (high, low); None is no limit."""
+
+
+def parse_limits(name: str, limits: Limits, low_divisor: int) -> tuple[int | None, int | None]:
+    """Give the high-water and the low-water mark.
+
+    Raises:
+        ValueError: they are not 0 <= low <= high, or high is under 1.
+    """
+    if isinstance(limits, tuple):
+        high, low = limits
+        if low is None and high is not None:
+            low = high // low_divisor
+    else:
+        high = limits
+        low = None if high is None else high // low_divisor
+    if high is None:
+        return None, None
+    assert low is not None
+    if high < 1:
+        raise ValueError(f"{name} of {high} is under 1")
+    if not 0 <= low <= high:
+        raise ValueError(f"low mark {low} of {name} is not between 0 and the high mark {high}")
+    return high, low
+
+
+class Inbox:
+    """The messages between the decoder and recv().
+
+    Args:
+        max_messages: the high and the low mark for the number of messages.
+        max_bytes: likewise for their bytes; a character of a str counts as one.
+    """
+
+    __slots__ = (
+        "_calls_left",
+        "_closed",
+        "_high_bytes",
+        "_high_messages",
+        "_low_bytes",
+        "_low_messages",
+        "_messages",
+        "_receiving",
+        "_size",
+        "_waiter",
+    )
+
+    def __init__(
+        self,
+        max_messages: tuple[int | None, int | None],
+        max_bytes: tuple[int | None, int | None],
+    ) -> None:
+        self._high_messages, self._low_messages = max_messages
+        self._high_bytes, self._low_bytes = max_bytes
+        self._messages: deque[Data | Fragment] = deque()
+        self._size = 0
+        self._closed = False
+        self._receiving = False
+        self._waiter: Event | None = None
+        self._calls_left = MAX_CALLS_WITHOUT_YIELD
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @property
+    def message_room(self) -> int | None:
+        """How many messages may be decoded now; at least 1, None is no limit."""
+        if self._high_messages is None:
+            return None
+        return max(1, self._high_messages - len(self._messages))
+
+    @property
+    def byte_room(self) -> int | None:
+        """How many bytes may be decoded now; at least 1, None is no limit."""
+        return None if self._high_bytes is None else max(1, self._high_bytes - self._size)
+
+    @property
+    def full(self) -> bool:
+        """Whether it has reached a high-water mark: then reading stops."""
+        return (self._high_messages is not None and len(self._messages) >= self._high_messages) or (
+            self._high_bytes is not None and self._size >= self._high_bytes
+        )
+
+    @property
+    def low(self) -> bool:
+        """Whether it is at or under both low-water marks: then reading goes on."""
+        return (self._low_messages is None or len(self._messages) <= self._low_messages) and (
+            self._low_bytes is None or self._size <= self._low_bytes
+        )
+
+    def put(self, message: Data | Fragment) -> None:
+        """Add a message and wake who waits for one."""
+        self._messages.append(message)
+        self._size += len(message.data) if type(message) is Fragment else len(message)
+        if self._waiter is not None:
+            self._waiter.set()
+
+    def close(self) -> None:
+        """Say that nothing more will come; what is here can still be had."""
+        self._closed = True
+        if self._waiter is not None:
+            self._waiter.set()
+
+    async def ready(self) -> bool:
+        """Wait until `head` has a message; put() or close() ends it.
+
+        Returns:
+            False when there is none and nothing more will come.
+
+        Raises:
+            ConcurrencyError: another task waits.
+
+        Cancellation: loses nothing.
+        """
+        if self._receiving:
+            raise ConcurrencyError("another task is already receiving from this connection")
+        if self._messages and self._calls_left:
+            self._calls_left -= 1
+            return True
+        self._receiving = True
+        try:
+            if self._messages or self._closed:
+                await checkpoint()
+            while not self._messages and not self._closed:
+                self._waiter = Event()
+                await self._waiter.wait()
+        finally:
+            self._waiter = None
+            self._receiving = False
+        self._calls_left = MAX_CALLS_WITHOUT_YIELD
+        return bool(self._messages)
+
+    @property
+    def head(self) -> Data | Fragment:
+        """The oldest message, after `ready()` was true."""
+        return self._messages[0]
+
+    def pop(self) -> None:
+        """Drop the oldest message."""
+        message = self._messages.popleft()
+        self._size -= len(message.data) if type(message) is Fragment else len(message)

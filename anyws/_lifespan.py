@@ -1,0 +1,102 @@
+"""The life of a connection as a block of code: its tasks, and what leaving the block does.
+
+Owns the task group and its ways out; what the tasks do stands in `_connection`.
+
+Three rules decide the form of it. The tasks are shielded from what cancels the block, because a frame
+that has begun to leave must be completed; `Lifespan.__aexit__` ends them in every case, within
+`close_timeout`. The exception of the block never enters the task group, so no group can wrap it: the
+group is left as if nothing had happened. And where an outer scope is cancelled while the block's own
+exception is on its way, the exception wins: it is the user's, and the cancellation will be met again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anyio import create_task_group, get_cancelled_exc_class
+
+from ._types import Close, CloseCode
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ._connection import Connection
+
+
+class Lifespan:
+    """An asynchronous context manager: the connection lives inside, and is over after it.
+
+    Args:
+        connection: an open connection whose tasks do not run yet.
+        trailing_data: what came after the opening handshake.
+    """
+
+    def __init__(self, connection: Connection, trailing_data: bytes) -> None:
+        self._connection = connection
+        self._trailing_data = trailing_data
+        self._task_group = create_task_group()
+
+    async def __aenter__(self) -> Connection:
+        await self._task_group.__aenter__()
+        self._connection._start(self._task_group, self._trailing_data)
+        return self._connection
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        interruption = await self._end_connection(exc)
+        # Tasks of start_soon() have been cancelled with the end of the connection; ours are over.
+        try:
+            await self._task_group.__aexit__(None, None, None)
+        except get_cancelled_exc_class() as cancelled:
+            interruption = cancelled
+        except BaseExceptionGroup as group:
+            # Only KeyboardInterrupt and its like come out of a task of ours: they stay bare.
+            raise_bare(group)
+        if exc is None and interruption is not None:
+            raise interruption
+
+    async def _end_connection(self, exc: BaseException | None) -> BaseException | None:
+        """Close as API rule R4 says; give what interrupted it, if anything did."""
+        connection = self._connection
+        try:
+            if exc is None:
+                await connection.close()
+            elif isinstance(exc, get_cancelled_exc_class()):
+                await connection._drop()
+            else:
+                connection._start_close(Close(CloseCode.INTERNAL_ERROR))
+                await connection.wait_closed()
+        except BaseException as interruption:  # given back, and raised unless `exc` is
+            try:
+                await connection._drop()
+            except (
+                BaseException
+            ) as second:  # a KeyboardInterrupt, or an asyncio task cancelled again
+                connection.abort()
+                return second
+            return interruption
+        return None
+
+
+def raise_bare(group: BaseExceptionGroup[BaseException]) -> None:
+    """Raise the first KeyboardInterrupt, SystemExit or the like in `group`, or else the group."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            raise_bare(error)
+        elif not isinstance(error, Exception):
+            raise error from None
+    raise group
+
+
+def raise_as_is(error: BaseException) -> None:
+    """Raise `error` with the context that it has, not with the one of this place."""
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context
+        del error, context  # no cycle through this frame

@@ -1,0 +1,275 @@
+"""Opening handshakes over a transport: what reads and writes until there is a Connection.
+
+Owns the I/O of the two opening handshakes; what their bytes mean stands in `sansio`, who calls them in
+`_client` and `_server`. RFC 6455 section 4.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from anyio import (
+    BrokenResourceError,
+    ClosedResourceError,
+    EndOfStream,
+    aclose_forcefully,
+    move_on_after,
+)
+from anyio.abc import SocketAttribute
+
+from ._connection import Connection, ConnectionOptions
+from ._http import Request, Response, text_response
+from ._types import Role
+from .exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
+from .sansio._deflate import PerMessageDeflate
+from .sansio._protocol import Protocol
+
+if TYPE_CHECKING:
+    import logging
+
+    from ._transports import Transport
+    from .sansio._client_handshake import ClientHandshake
+    from .sansio._server_handshake import ServerHandshake
+
+ProcessRequest = Callable[[Request], Response | None | Awaitable[Response | None]]
+ProcessResponse = Callable[[Request, Response], Response | None | Awaitable[Response | None]]
+
+# How long a refused client may take to read the answer and to end its half, before its unread bytes
+# make the system answer them with a reset that can overtake ours.
+_LINGER_TIMEOUT = 1.0
+
+
+def choose_compression(compression: str | PerMessageDeflate | None) -> PerMessageDeflate | None:
+    """Give what the argument `compression` stands for.
+
+    Raises:
+        ValueError: it stands for nothing.
+    """
+    if compression is None or isinstance(compression, PerMessageDeflate):
+        return compression
+    if compression == "deflate":
+        return PerMessageDeflate()
+    raise ValueError(
+        f"compression {compression!r}, expected 'deflate', None or a PerMessageDeflate"
+    )
+
+
+async def open_client(
+    transport: Transport,
+    handshake: ClientHandshake,
+    options: ConnectionOptions,
+    logger: logging.Logger | logging.LoggerAdapter[Any],
+) -> tuple[Connection, bytes]:
+    """Run the client's opening handshake; when it fails, the transport is closed.
+
+    Returns:
+        The connection, and what the server has sent behind its response.
+
+    Raises:
+        InvalidHandshake: the server refuses, or what it answers is no handshake.
+
+    Cancellation: the transport is closed.
+    """
+    try:
+        response = await _exchange(transport, handshake)
+    except BaseException:
+        await aclose_forcefully(transport)
+        raise
+    return client_connection(transport, handshake, response, options, logger)
+
+
+def client_connection(
+    transport: Transport,
+    handshake: ClientHandshake,
+    response: Response,
+    options: ConnectionOptions,
+    logger: logging.Logger | logging.LoggerAdapter[Any],
+) -> tuple[Connection, bytes]:
+    """Make the connection that a client's handshake has opened, and give what came behind it."""
+    protocol = Protocol(Role.CLIENT, max_size=options.max_size, extension=handshake.extension)
+    connection = Connection(
+        transport, protocol, handshake.request, response, handshake.subprotocol, options, logger
+    )
+    return connection, handshake.trailing_data
+
+
+async def _exchange(transport: Transport, handshake: ClientHandshake) -> Response:
+    try:
+        await transport.send(handshake.data_to_send())
+        while True:
+            data = await transport.receive()  # the server, or the caller's time-out, ends it
+            response = handshake.receive_data(data)
+            if response is not None:
+                return response
+    except EndOfStream:
+        handshake.receive_eof()  # raises
+    except (BrokenResourceError, ClosedResourceError) as exc:
+        raise InvalidMessage("connection lost during the opening handshake") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """What `serve` lets a user choose for opening handshakes."""
+
+    make_handshake: Callable[[], ServerHandshake]
+    process_request: ProcessRequest | None
+    process_response: ProcessResponse | None
+    options: ConnectionOptions
+    logger: logging.Logger | logging.LoggerAdapter[Any]
+
+
+def server_connection(
+    transport: Transport,
+    handshake: ServerHandshake,
+    request: Request,
+    response: Response,
+    settings: ServerSettings,
+) -> tuple[Connection, bytes]:
+    """Make the connection that a server's handshake has opened, and give what came behind it."""
+    options = settings.options
+    protocol = Protocol(Role.SERVER, max_size=options.max_size, extension=handshake.extension)
+    connection = Connection(
+        transport, protocol, request, response, handshake.subprotocol, options, settings.logger
+    )
+    return connection, handshake.trailing_data
+
+
+class ServerOpening:
+    """One opening handshake of a server.
+
+    Args:
+        transport: the accepted stream.
+        settings: what the server was told.
+        admit: says with a response that there is no room; None takes a place, which is given back
+            when the connection is over.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        settings: ServerSettings,
+        admit: Callable[[], Response | None] = lambda: None,
+    ) -> None:
+        self._transport = transport
+        self._settings = settings
+        self._admit = admit
+        self._handshake = settings.make_handshake()
+        self._request: Request | None = None
+        self.error: InvalidHandshake | None = None
+        """Why there is no connection, after `run()` gave none."""
+
+    async def run(self) -> tuple[Connection, bytes] | None:
+        """Read a request and answer it.
+
+        Returns:
+            The connection, and what the client has sent behind its request; None where the answer was
+            another than 101, or the client left.
+
+        Cancellation: the transport stays open, and `refuse()` may still answer.
+        """
+        handshake = self._handshake
+        try:
+            request = await self._read_request()
+        except InvalidMessage as exc:
+            if not handshake.started:
+                self.error = exc
+                return None
+            await self._refuse(handshake.refuse(exc), exc)
+            return None
+        except (BrokenResourceError, ClosedResourceError) as exc:
+            self.error = InvalidMessage("connection lost during the opening handshake")
+            self.error.__cause__ = exc
+            return None
+        self._request = request
+        response = self._admit() or await self._process_request(request)
+        if response is not None:
+            await self._refuse(response, None)
+            return None
+        response = handshake.accept(request)
+        response = await self._process_response(request, response)
+        if handshake.error is not None or response.status != 101:
+            await self._refuse(response, handshake.error)
+            return None
+        await self._send(response)
+        return server_connection(self._transport, handshake, request, response, self._settings)
+
+    async def refuse(self, status: int, text: str) -> None:
+        """Answer with an error, whatever has been read, and close."""
+        await self._refuse(text_response(status, text), None)
+
+    async def _read_request(self) -> Request:
+        while True:
+            try:
+                data = await self._transport.receive()  # the client, or open_timeout, ends it
+            except EndOfStream:
+                self._handshake.receive_eof()
+                raise InvalidMessage("connection closed before a request came") from None
+            request = self._handshake.receive_data(data)
+            if request is not None:
+                request.local_address = self._transport.extra(SocketAttribute.local_address, None)
+                request.remote_address = self._transport.extra(SocketAttribute.remote_address, None)
+                return request
+
+    async def _process_request(self, request: Request) -> Response | None:
+        hook = self._settings.process_request
+        if hook is None:
+            return None
+        try:
+            return await _call(hook, request)
+        except Exception:
+            self._settings.logger.exception("process_request failed")
+            return _internal_error()
+
+    async def _process_response(self, request: Request, response: Response) -> Response:
+        hook = self._settings.process_response
+        if hook is None:
+            return response
+        try:
+            return await _call(hook, request, response) or response
+        except Exception:
+            self._settings.logger.exception("process_response failed")
+            return _internal_error()
+
+    async def _send(self, response: Response) -> None:
+        date = email.utils.formatdate(usegmt=True)
+        await self._transport.send(
+            self._handshake.send_response(response, self._request, date=date)
+        )
+
+    async def _refuse(self, response: Response, error: InvalidHandshake | None) -> None:
+        """Send another answer than 101, and let the client read it."""
+        self.error = error or InvalidStatus(response)
+        self._settings.logger.info("refused with HTTP %d: %s", response.status, self.error)
+        try:
+            await self._send(response)
+            with move_on_after(_LINGER_TIMEOUT):
+                await self._transport.send_eof()
+                while True:
+                    await self._transport.receive()
+        except (
+            NotImplementedError,
+            EndOfStream,
+            BrokenResourceError,
+            ClosedResourceError,
+            OSError,
+        ):
+            pass  # it has left, or its stream has no halves
+
+
+async def _call(
+    hook: Callable[..., Response | None | Awaitable[Response | None]], *args: Any
+) -> Response | None:
+    result = hook(*args)
+    if inspect.isawaitable(result):
+        result = await result
+    if result is not None and not isinstance(result, Response):
+        raise TypeError(f"hook returned {type(result).__name__}, expected a Response or None")
+    return result
+
+
+def _internal_error() -> Response:
+    return text_response(500, "the server met an error of its own\n")

@@ -1,0 +1,216 @@
+"""A transport over any anyio byte stream.
+
+Owns the write buffer and the only calls of `stream.send` once a connection is open; knows no WebSocket.
+
+A cancelled `ByteStream.send` does not say how much of its data went out: on trio a part may have. So
+no task of the application ever sends: `write` keeps the bytes, and the task that runs `flush_forever`,
+which no outer scope cancels, sends them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from anyio import CancelScope, EndOfStream, Event, aclose_forcefully
+from anyio.streams.tls import TLSStream
+
+from ._base import Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from anyio.abc import AnyByteStream, ByteStream
+
+# What one call of stream.send gets of many small writes at the most.
+_COALESCE_SIZE = 65536
+
+
+class StreamTransport(Transport):
+    """Any anyio byte stream as a transport.
+
+    Args:
+        stream: the stream; the transport owns it from now on.
+        chunk_size: bytes to receive at once at the most.
+    """
+
+    def __init__(self, stream: ByteStream, chunk_size: int = 65536) -> None:
+        self._stream = stream
+        self._chunk_size = chunk_size
+        self.write_buffer_size = 0
+        self._chunks: deque[bytes] = deque()
+        self._latest = b""
+        self._written = Event()
+        self._drain_waiters: list[tuple[int, Event]] = []
+        self._eof_written = False
+        self._write_ended = False
+        self._aborted = False
+        self._tls_ending = False
+        self._tls_ended = False
+        self._resumed = Event()
+        self._resumed.set()
+        # Both are cancelled by abort() alone (the first also when TLS is to be ended), which the
+        # connection's close watchdog calls in the end: that bounds the two shields.
+        self._pump_scope = CancelScope(shield=True)
+        self._flush_scope = CancelScope(shield=True)
+
+    # The ByteStream.
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        return await self._stream.receive(max_bytes)
+
+    async def send(self, item: bytes) -> None:
+        await self._stream.send(item)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        if self._aborted:
+            await aclose_forcefully(self._stream)
+        elif self._tls_ended and isinstance(self._stream, TLSStream):
+            await self._stream.transport_stream.aclose()
+        else:
+            await self._stream.aclose()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        return self._stream.extra_attributes
+
+    # Writing.
+
+    def write(self, data: bytes) -> None:
+        if self._write_ended or self._eof_written:
+            return
+        if self._latest:
+            self._chunks.append(self._latest)
+            self._latest = b""
+        self._chunks.append(data)
+        self.write_buffer_size += len(data)
+        self._written.set()
+
+    def write_latest(self, data: bytes) -> None:
+        if self._write_ended or self._eof_written:
+            return
+        self.write_buffer_size += len(data) - len(self._latest)
+        self._latest = data
+        self._written.set()
+
+    def write_eof(self) -> None:
+        self._eof_written = True
+        self._written.set()
+
+    async def drain(self, limit: int) -> bool:
+        if self.write_buffer_size > limit and not self._write_ended:
+            waiter = (limit, Event())
+            self._drain_waiters.append(waiter)
+            try:
+                await waiter[1].wait()  # _flush(), release() or _end_writing() ends it
+            finally:
+                self._drain_waiters.remove(waiter)
+        return self.write_buffer_size <= limit
+
+    def release(self) -> None:
+        for _, event in self._drain_waiters:
+            event.set()
+
+    async def flush_forever(self) -> None:
+        try:
+            with self._flush_scope:
+                while True:
+                    await self._flush()
+                    if self._eof_written:
+                        await self._end_half()
+                        return
+                    self._written = Event()
+                    await self._written.wait()  # write(), write_eof() or abort() ends it
+        finally:
+            self._end_writing()
+
+    async def _flush(self) -> None:
+        chunks = self._chunks
+        while chunks or self._latest:
+            if self._latest:
+                chunks.append(self._latest)
+                self._latest = b""
+            data = chunks.popleft()
+            if chunks and len(data) < _COALESCE_SIZE:
+                parts = [data]
+                size = len(data)
+                while chunks and size + len(chunks[0]) <= _COALESCE_SIZE:
+                    size += len(chunks[0])
+                    parts.append(chunks.popleft())
+                data = b"".join(parts)
+            await self._stream.send(data)  # the peer's reading, or abort(), ends it
+            self.write_buffer_size -= len(data)
+            for limit, event in self._drain_waiters:
+                if self.write_buffer_size <= limit:
+                    event.set()
+
+    async def _end_half(self) -> None:
+        if isinstance(self._stream, TLSStream):
+            # Only one task may use a TLSStream for this: pump() does it when its reading has ended.
+            self._tls_ending = True
+            self._pump_scope.cancel()
+            return
+        try:
+            await self._stream.send_eof()
+        except Exception:
+            # The stream has no halves, or is lost: nothing shows the peer our end but the end of all.
+            self._pump_scope.cancel()
+        self.resume_reading()
+
+    def _end_writing(self) -> None:
+        self._write_ended = True
+        self._chunks.clear()
+        self._latest = b""
+        self.release()
+
+    # Reading.
+
+    async def pump(self, feed: Callable[[bytes], None]) -> None:
+        stream = self._stream
+        with self._pump_scope:
+            while True:
+                await self._resumed.wait()  # the application's recv(), or the end, ends it
+                try:
+                    data = await stream.receive(self._chunk_size)
+                except EndOfStream:
+                    return
+                feed(data)
+        if self._tls_ending and not self._aborted:
+            await self._end_tls()
+
+    async def _end_tls(self) -> None:
+        assert isinstance(self._stream, TLSStream)
+        self._tls_ended = True
+        self._pump_scope = CancelScope(shield=True)  # abort() ends this one too
+        with self._pump_scope:
+            try:
+                await self._stream.unwrap()
+            except Exception:
+                # The peer goes on sending, so its close_notify is not the next that comes. Ending
+                # only our half of the stream below lets it read our last bytes before a reset.
+                await self._discard(self._stream.transport_stream)
+
+    @staticmethod
+    async def _discard(stream: AnyByteStream) -> None:
+        try:
+            await stream.send_eof()
+            while True:
+                await stream.receive()
+        except Exception:  # noqa: S110  # the end that was waited for, in one form or another
+            pass
+
+    def pause_reading(self) -> None:
+        if self._resumed.is_set():
+            self._resumed = Event()
+
+    def resume_reading(self) -> None:
+        self._resumed.set()
+
+    def abort(self) -> None:
+        self._aborted = True
+        self._end_writing()
+        self._pump_scope.cancel()
+        self._flush_scope.cancel()

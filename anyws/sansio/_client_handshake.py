@@ -1,0 +1,285 @@
+"""The client's side of the opening handshake: bytes in, a Response out.
+
+Owns the request, and whether the answer to it opens a connection; knows no stream, no redirect and
+no frame. RFC 6455 section 4.1.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from typing import TYPE_CHECKING, NoReturn
+
+import h11
+
+from .._http import Headers, Request, Response
+from ..exceptions import (
+    InvalidHeader,
+    InvalidMessage,
+    InvalidStatus,
+    InvalidUpgrade,
+    NegotiationError,
+)
+from ._handshake import (
+    MAX_BODY_SIZE,
+    MAX_LINE_SIZE,
+    PRODUCT,
+    HeadReader,
+    check_connection,
+    next_event,
+    single_value,
+    to_headers,
+)
+from ._headers import (
+    KEY_SIZE,
+    accept_key,
+    build_basic_authorization,
+    build_extensions,
+    build_host,
+    build_key,
+    build_subprotocols,
+    parse_extensions,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .._http import HeadersLike
+    from ._extensions import ClientExtension, Extension, Parameter
+    from ._uri import WebSocketURI
+
+# Fields that additional_headers may not have, and what to do instead.
+_RESERVED_FIELDS = {
+    "sec-websocket-protocol": "pass subprotocols instead",
+    "sec-websocket-extensions": "pass extensions instead",
+    "upgrade": "the handshake sets it",
+    "connection": "the handshake sets it",
+    "content-length": "the request has no body",
+    "transfer-encoding": "the request has no body",
+}
+
+
+class ClientHandshake:
+    """The opening handshake of a client; everything is checked before a byte goes out.
+
+    Send what `data_to_send` gives, then pass what comes to `receive_data` until that gives the
+    response; after that, the object only tells what was agreed on.
+
+    Args:
+        uri: where to connect; user information becomes Basic authentication.
+        origin: the Origin field.
+        subprotocols: what to offer, in order of preference.
+        extensions: what to offer, in order of preference.
+        additional_headers: more fields; a Host, Origin, Authorization or User-Agent among them
+            takes the place of the one that the handshake makes.
+        user_agent: the User-Agent field; None leaves it out.
+        key: the 16 bytes of Sec-WebSocket-Key; None takes random ones, as RFC 6455 demands.
+
+    Raises:
+        ValueError: an argument has something that cannot be sent, such as a line break.
+        TypeError: an argument has the wrong type.
+    """
+
+    def __init__(
+        self,
+        uri: WebSocketURI,
+        *,
+        origin: str | None = None,
+        subprotocols: Sequence[str] | None = None,
+        extensions: Sequence[ClientExtension] = (),
+        additional_headers: HeadersLike | None = None,
+        user_agent: str | None = PRODUCT,
+        key: bytes | None = None,
+    ) -> None:
+        self._key = build_key(secrets.token_bytes(KEY_SIZE) if key is None else key)
+        self._extensions = tuple(extensions)
+        headers = Headers(
+            {
+                "Host": build_host(uri.host, uri.port, uri.secure),
+                "Upgrade": "websocket",
+                "Connection": "Upgrade",
+                "Sec-WebSocket-Key": self._key,
+                "Sec-WebSocket-Version": "13",
+            }
+        )
+        if subprotocols is not None and (offer := build_subprotocols(subprotocols)):
+            headers["Sec-WebSocket-Protocol"] = offer
+        if self._extensions:
+            headers["Sec-WebSocket-Extensions"] = build_extensions(
+                (extension.name, extension.offer()) for extension in self._extensions
+            )
+        if origin is not None:
+            headers["Origin"] = origin
+        if uri.user_info is not None:
+            headers["Authorization"] = build_basic_authorization(*uri.user_info)
+        if user_agent is not None:
+            headers["User-Agent"] = user_agent
+        _add_headers(headers, additional_headers)
+        self.request = Request(
+            "GET",
+            uri.resource_name,
+            headers,
+            subprotocols=tuple(subprotocols or ()),
+            origin=headers.get("Origin"),
+        )
+        """What is sent."""
+        self.subprotocol: str | None = None
+        """The subprotocol that the server chose, once the response has come."""
+        self.extension: Extension | None = None
+        """The extension that both sides use, once the response has come."""
+        self.trailing_data = b""
+        """What came after the response: the start of the first frames."""
+        self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_LINE_SIZE)
+        self._unsent = self._encode_request()
+        self._head_size = 0
+        self._head = HeadReader("response")
+        self._refusal: Response | None = None
+        self._body = bytearray()
+
+    def _encode_request(self) -> bytes:
+        request = self.request
+        headers = request.headers
+        fields = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        try:
+            # h11 must have sent the request to know what may follow.
+            data = self._parser.send(
+                h11.Request(method=request.method, target=request.path.encode(), headers=fields)
+            )
+        except h11.LocalProtocolError as exc:
+            raise ValueError(f"request for {request.path!r} cannot be sent: {exc}") from exc
+        self._parser.send(h11.EndOfMessage())
+        assert data is not None
+        return data
+
+    def data_to_send(self) -> bytes:
+        """Give the request, once; then nothing."""
+        data, self._unsent = self._unsent, b""
+        return data
+
+    def receive_data(self, data: bytes) -> Response | None:
+        """Take bytes that the server sent.
+
+        Args:
+            data: what came; split and joined in any way.
+
+        Returns:
+            The response that opens the connection; None if more is needed.
+
+        Raises:
+            InvalidStatus: the server refused; the error has the response with its body, of which at
+                most MAX_BODY_SIZE bytes are kept.
+            InvalidMessage: what came is not HTTP/1.1, or exceeds a limit.
+            InvalidUpgrade: the response does not switch to WebSocket.
+            InvalidHeader: a field is missing, doubled or wrong.
+            NegotiationError: the server chose what was not offered.
+        """
+        if self._refusal is not None:
+            self._receive_body(data, self._refusal)
+            return None
+        while (head := self._head.receive(data)) is not None:
+            data = self._head.rest
+            response = self._parse_head(head)
+            if response.status == 101:
+                self._accept(response.headers)
+                self.trailing_data = data
+                return response
+            if response.status >= 200:
+                self._refusal = response
+                self._receive_body(data, response)
+                return None
+            # RFC 9110 section 15.2: "A client MUST be able to parse one or more 1xx responses
+            # received prior to a final response"; all of them share one limit.
+            self._head_size += len(head)
+            self._head = HeadReader("response", used=self._head_size)
+        return None
+
+    def receive_eof(self) -> NoReturn:
+        """Take the end of the stream.
+
+        Raises:
+            InvalidStatus: the server refused, and closed at or before the end of the body.
+            InvalidMessage: it closed before the end of the head.
+        """
+        if self._refusal is not None:
+            # A body that is cut short still says more than an error that it is.
+            raise self._refused(self._refusal)
+        raise self._head.eof_error()
+
+    def _parse_head(self, head: bytes) -> Response:
+        self._parser.receive_data(head)
+        event = next_event(self._parser, "response")
+        assert isinstance(event, h11.InformationalResponse | h11.Response)
+        response = Response(
+            event.status_code, event.reason.decode("latin-1"), to_headers(event.headers.raw_items())
+        )
+        # A proxy may well refuse in HTTP/1.0; but no HTTP/1.0 response can switch protocols.
+        if response.status == 101 and event.http_version != b"1.1":
+            version = event.http_version.decode()
+            raise InvalidMessage(f"malformed HTTP response: 101 in HTTP/{version}, not HTTP/1.1")
+        return response
+
+    def _receive_body(self, data: bytes, response: Response) -> None:
+        self._read_body(response)
+        # In slices: h11 keeps all that it is given.
+        for start in range(0, len(data), MAX_LINE_SIZE):
+            self._parser.receive_data(data[start : start + MAX_LINE_SIZE])
+            self._read_body(response)
+
+    def _read_body(self, response: Response) -> None:
+        while (event := next_event(self._parser, "response")) is not h11.NEED_DATA:
+            if isinstance(event, h11.Data):
+                self._body += event.data[: MAX_BODY_SIZE - len(self._body)]
+            if isinstance(event, h11.EndOfMessage) or len(self._body) == MAX_BODY_SIZE:
+                raise self._refused(response)
+
+    def _refused(self, response: Response) -> InvalidStatus:
+        return InvalidStatus(replace(response, body=bytes(self._body)))
+
+    def _accept(self, headers: Headers) -> None:
+        """Check the response in the order of RFC 6455 section 4.1, and take what it grants."""
+        upgrade = headers.get("Upgrade")
+        if upgrade is None or upgrade.lower() != "websocket":
+            raise InvalidUpgrade("Upgrade", upgrade)
+        check_connection(headers)
+        accept = single_value(headers, "Sec-WebSocket-Accept")
+        if accept != accept_key(self._key):
+            raise InvalidHeader("Sec-WebSocket-Accept", accept)
+        extensions = headers.get("Sec-WebSocket-Extensions")
+        if extensions is not None:
+            self.extension = self._accept_extensions(parse_extensions(extensions))
+        subprotocol = single_value(headers, "Sec-WebSocket-Protocol")
+        if subprotocol is not None and subprotocol not in self.request.subprotocols:
+            raise NegotiationError(f"server chose subprotocol {subprotocol!r}, it was not offered")
+        self.subprotocol = subprotocol
+
+    def _accept_extensions(self, answers: list[tuple[str, list[Parameter]]]) -> Extension:
+        (name, parameters), *more = answers
+        if more:
+            raise NegotiationError(f"server chose {len(answers)} extensions, at most one fits")
+        problem = NegotiationError(f"server chose extension {name!r}, it was not offered")
+        # One extension can be offered several times, with other parameters.
+        for extension in self._extensions:
+            if extension.name == name:
+                try:
+                    return extension.accept_answer(parameters)
+                except NegotiationError as exc:
+                    problem = exc
+        raise problem
+
+
+def _add_headers(headers: Headers, additional: HeadersLike | None) -> None:
+    """Add the user's fields to those of the handshake.
+
+    Raises:
+        ValueError: a field is one that only the handshake may set.
+    """
+    additional = Headers(additional)
+    for name in additional:
+        instead = _RESERVED_FIELDS.get(name.lower())
+        if instead is None and name.lower().startswith("sec-websocket-"):
+            instead = "the handshake sets it"
+        if instead is not None:
+            raise ValueError(f"additional_headers cannot have {name}: {instead}")
+        headers.pop(name, None)
+    for name, value in additional.items():
+        headers.add(name, value)

@@ -1,0 +1,119 @@
+"""Which web origins a server allows to connect.
+
+Owns the policy and what an origin is; knows nothing of the rest of the handshake. RFC 6455 section
+10.2, RFC 6454.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Literal
+
+from ..exceptions import InvalidOrigin
+from ._handshake import single_value
+
+if TYPE_CHECKING:
+    from .._http import Headers
+
+
+class SameHost(enum.Enum):
+    """The type of SAME_HOST."""
+
+    SAME_HOST = "same host"
+
+
+SAME_HOST: Final = SameHost.SAME_HOST
+"""The policy that allows an Origin with the host of the Host field, and requests without Origin.
+
+Ports are not compared: cookies do not tell them apart either.
+"""
+
+OriginPolicy = Literal[SameHost.SAME_HOST, "*"] | Sequence[str | re.Pattern[str] | None]
+"""Which origins a server allows: SAME_HOST, "*" for any, or a sequence.
+
+In a sequence a str is an origin, a pattern matches all of one, and None stands for no Origin field.
+"""
+
+# RFC 3986 section 3.2: host [ ":" port ]. The group is the host.
+_AUTHORITY = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]*)(?::[0-9]*)?"
+_HOST = re.compile(_AUTHORITY)
+_ORIGIN = re.compile(rf"[A-Za-z][A-Za-z0-9+.\-]*://{_AUTHORITY}")
+
+
+def is_host(text: str) -> bool:
+    """Say whether `text` can be a Host field (RFC 9110 section 7.2)."""
+    return _HOST.fullmatch(text) is not None
+
+
+class AllowedOrigins:
+    """A policy that has been checked, and that checks requests.
+
+    Args:
+        policy: which origins are allowed.
+
+    Raises:
+        TypeError: the policy is a str but "*", or has something else in it.
+        ValueError: a str in it is not an origin, and so could never match.
+    """
+
+    def __init__(self, policy: OriginPolicy) -> None:
+        self._same_host = policy is SAME_HOST
+        self._any = policy == "*"
+        self._names: set[str] = set()
+        self._patterns: list[re.Pattern[str]] = []
+        self._missing = self._same_host or self._any
+        if isinstance(policy, SameHost) or self._any:
+            return
+        if isinstance(policy, str | bytes):
+            raise TypeError(f'origins must be a list such as [{policy!r}], SAME_HOST or "*"')
+        for entry in policy:
+            self._add(entry)
+
+    def _add(self, entry: str | re.Pattern[str] | None) -> None:
+        if entry is None:
+            self._missing = True
+        elif isinstance(entry, re.Pattern):
+            self._patterns.append(entry)
+        elif not isinstance(entry, str):
+            kind = type(entry).__name__
+            raise TypeError(f"entry of origins must be a str, a re.Pattern or None, not {kind}")
+        elif entry != "null" and _ORIGIN.fullmatch(entry) is None:
+            raise ValueError(
+                f"{entry!r} in origins is not an origin such as 'https://example.com': "
+                "scheme, host, and a port that is not the default one"
+            )
+        else:
+            self._names.add(entry.lower())
+
+    def check(self, headers: Headers) -> None:
+        """Check the Origin field of a request.
+
+        Raises:
+            InvalidOrigin: it is not allowed.
+            InvalidHeader: there are several.
+        """
+        origin = single_value(headers, "Origin")
+        if origin is None:
+            if not self._missing:
+                raise InvalidOrigin(None)
+        elif not self._allows(origin, headers["Host"]):
+            raise InvalidOrigin(origin, "it is not allowed")
+
+    def _allows(self, origin: str, host: str) -> bool:
+        if self._any:
+            return True
+        if self._same_host:
+            return _is_same_host(origin, host)
+        return origin.lower() in self._names or any(
+            pattern.fullmatch(origin) for pattern in self._patterns
+        )
+
+
+def _is_same_host(origin: str, host: str) -> bool:
+    theirs, ours = _ORIGIN.fullmatch(origin), _HOST.fullmatch(host)
+    if theirs is None or ours is None:
+        return False
+    # An empty host names nothing, so it equals nothing: "file://" is not at home anywhere.
+    return theirs[1] != "" and theirs[1].lower() == ours[1].lower()

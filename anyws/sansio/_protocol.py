@@ -1,0 +1,414 @@
+"""The life of an open connection: which frames may come and go, and what answers them.
+
+Everything that changes the state of a connection stands here, without I/O and without waiting. Knows
+no stream, no task and no clock. RFC 6455 sections 5 to 7.
+
+A Protocol is born OPEN, when an opening handshake has succeeded:
+
+    OPEN ----- a Close frame was sent or received, or the connection failed ----> CLOSING
+    OPEN ----- the stream ended --------------------------------------------------> CLOSED
+    CLOSING -- the stream ended --------------------------------------------------> CLOSED
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from typing import TYPE_CHECKING
+
+from .._types import (
+    MAX_CONTROL_SIZE,
+    MAX_REASON_SIZE,
+    OK_CLOSE_CODES,
+    BytesLike,
+    Close,
+    CloseCode,
+    DataLike,
+    Event,
+    Failure,
+    Opcode,
+    Ping,
+    Role,
+    State,
+    is_valid_close_code,
+)
+from ..exceptions import (
+    ConnectionClosed,
+    ConnectionClosedError,
+    ConnectionClosedOK,
+    PayloadTooBig,
+    ProtocolError,
+)
+from ._codec import Decoder, encode_frame
+
+if TYPE_CHECKING:
+    from ._extensions import Extension
+
+__all__ = ["Protocol"]
+
+
+class _Step(enum.Enum):
+    CLOSE = enum.auto()
+    """A Close frame went out or came in, the connection failed, or nothing more can be written."""
+    END = enum.auto()
+    """The stream ended."""
+
+
+_TRANSITIONS = {
+    (State.OPEN, _Step.CLOSE): State.CLOSING,
+    (State.CLOSING, _Step.CLOSE): State.CLOSING,
+    (State.OPEN, _Step.END): State.CLOSED,
+    (State.CLOSING, _Step.END): State.CLOSED,
+    (State.CLOSED, _Step.CLOSE): State.CLOSED,
+    (State.CLOSED, _Step.END): State.CLOSED,
+}
+
+
+class Protocol:
+    """One side of an open connection.
+
+    Args:
+        role: which side; a client masks what it sends, a server ends the stream first.
+        max_size: bytes of a whole message after decompression, or (message, fragment) for a limit
+            of each fragment too; None is no limit.
+        extension: what transforms messages, as agreed on in the opening handshake.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        *,
+        max_size: int | None | tuple[int | None, int | None] = 2**20,
+        extension: Extension | None = None,
+    ) -> None:
+        self.role = role
+        self.extension = extension
+        self.state = State.OPEN
+        self.close_sent: Close | None = None
+        self.close_rcvd: Close | None = None
+        self.rcvd_then_sent: bool | None = None
+        self.failure: ProtocolError | None = None
+        """What the peer did wrong, if it did."""
+        self.eof_to_send = False
+        """Whether our half of the stream is to end once all that was to be sent is out."""
+        max_message_size, max_fragment_size = parse_max_size(max_size)
+        self.decoder = Decoder(
+            masked=role is Role.SERVER,
+            max_size=max_message_size,
+            max_fragment_size=max_fragment_size,
+            inflate=extension,
+        )
+        self._masks = role is Role.CLIENT
+        self._pongs: list[bytes] = []
+        self._replies: list[bytes] = []
+        # The fragmented message that is being sent.
+        self._sending_text: bool | None = None
+        self._compressing = False
+
+    # Receiving.
+
+    def receive_data(
+        self, data: bytes, max_bytes: int | None = None, max_messages: int | None = None
+    ) -> list[Event]:
+        """Take a chunk of what the peer sent.
+
+        Afterwards `data_to_send()` has the answers: Pongs, and a Close frame for a Close frame or
+        for a failure. Nothing comes of what follows those two (RFC 6455 section 5.5.1).
+
+        Args:
+            data: the chunk; empty to go on after a budget was spent.
+            max_bytes: stop decoding once the messages of this call have that many bytes.
+            max_messages: likewise for their number.
+
+        Returns:
+            Messages as str or bytes, Fragment, Ping, Pong, Close and Failure, in their order.
+        """
+        events = self.decoder.feed(data, max_bytes, max_messages)
+        for event in events:
+            kind = type(event)
+            if kind is str or kind is bytes:
+                continue
+            if kind is Ping:
+                self._receive_ping(event)  # type: ignore[arg-type]  # its exact type is Ping
+            elif kind is Close:
+                self._receive_close(event)  # type: ignore[arg-type]  # its exact type is Close
+            elif kind is Failure:
+                self._receive_failure(event)  # type: ignore[arg-type]  # its exact type is Failure
+        return events
+
+    def receive_eof(self) -> None:
+        """Take the end of the stream, or the loss of it."""
+        self._step(_Step.END)
+
+    def lose_write(self) -> None:
+        """Take that nothing more can be sent; what has been received is still good."""
+        self._step(_Step.CLOSE)
+
+    @property
+    def expects_data(self) -> bool:
+        """Whether anything that still comes from the peer has a meaning."""
+        return self.close_rcvd is None and not self.eof_to_send and self.state is not State.CLOSED
+
+    def _receive_ping(self, ping: Ping) -> None:
+        # RFC 6455 section 5.5.2: "an endpoint MUST send a Pong frame in response, unless it
+        # already received a Close frame"; nothing may follow our own Close.
+        if self.state is State.OPEN:
+            self._pongs.append(self._encode(Opcode.PONG, ping.data))
+
+    def _receive_close(self, close: Close) -> None:
+        self.close_rcvd = close
+        if self.close_sent is None:
+            # RFC 6455 section 5.5.1: "it SHOULD send a Close frame in response [...] echoing the
+            # status code".
+            self.rcvd_then_sent = True
+            self._queue_close(close)
+        else:
+            self.rcvd_then_sent = False
+        self._step(_Step.CLOSE)
+        # RFC 6455 section 7.1.1: the server ends the TCP connection first.
+        if self.role is Role.SERVER:
+            self.eof_to_send = True
+
+    def _receive_failure(self, failure: Failure) -> None:
+        error = PayloadTooBig if failure.code == CloseCode.MESSAGE_TOO_BIG else ProtocolError
+        self.failure = error(failure.reason, failure.code)
+        self.fail(failure.code, failure.reason)
+
+    # Sending.
+
+    def data_to_send(self, *, newest_pong: bool = False) -> bytes:
+        """Give the answers to what was received, once.
+
+        Args:
+            newest_pong: leave out all Pongs but the newest, for a peer that does not read them
+                (RFC 6455 section 5.5.3 lets us).
+        """
+        pongs = self._pongs[-1:] if newest_pong else self._pongs
+        data = b"".join([*pongs, *self._replies])
+        self._pongs = []
+        self._replies = []
+        return data
+
+    @property
+    def pong_to_send(self) -> bool:
+        """Whether `data_to_send()` has a Pong and nothing else."""
+        return bool(self._pongs) and not self._replies
+
+    def send_message(
+        self, message: DataLike, *, text: bool | None = None, compress: bool | None = None
+    ) -> bytes:
+        """Encode a message in one frame.
+
+        Args:
+            message: str for Text, a bytes-like object for Binary.
+            text: True or False to choose the type regardless of that.
+            compress: whether to compress it; None decides by its size.
+
+        Raises:
+            TypeError: it is neither.
+            ConnectionClosed: the connection is no longer open.
+            RuntimeError: a fragmented message is not complete yet.
+        """
+        self._check_open()
+        if self._sending_text is not None:
+            raise RuntimeError("a fragmented message is not complete yet")
+        is_text, payload = encode_data(message, text)
+        return self._encode_data(
+            Opcode.TEXT if is_text else Opcode.BINARY, payload, fin=True, compress=compress
+        )
+
+    def send_fragment(
+        self,
+        data: DataLike,
+        *,
+        fin: bool,
+        text: bool | None = None,
+        compress: bool | None = None,
+    ) -> bytes:
+        """Encode the first or next fragment of a message (RFC 6455 section 5.4).
+
+        Args:
+            data: str or a bytes-like object; each fragment of a message the same of the two.
+            fin: whether the message ends with it.
+            text: as in `send_message`; the first fragment decides.
+            compress: likewise.
+
+        Raises:
+            TypeError: it is neither, or the other than the fragments before.
+            ConnectionClosed: the connection is no longer open.
+        """
+        self._check_open()
+        is_text, payload = encode_data(data, text)
+        if self._sending_text is None:
+            opcode = Opcode.TEXT if is_text else Opcode.BINARY
+        elif is_text is not self._sending_text:
+            raise TypeError("fragments of one message must be all str or all bytes-like")
+        else:
+            opcode = Opcode.CONT
+        self._sending_text = None if fin else is_text
+        return self._encode_data(opcode, payload, fin=fin, compress=compress)
+
+    def send_ping(self, data: BytesLike) -> bytes:
+        """Encode a Ping.
+
+        Raises:
+            ValueError: it has more than 125 bytes.
+            ConnectionClosed: the connection is no longer open.
+        """
+        return self._send_control(Opcode.PING, data)
+
+    def send_pong(self, data: BytesLike) -> bytes:
+        """Encode a Pong, with the errors of `send_ping`."""
+        return self._send_control(Opcode.PONG, data)
+
+    def send_close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> bytes:
+        """Encode the Close frame that begins the closing handshake.
+
+        Args:
+            code: 1000 to 1003, 1007 to 1014, or 3000 to 4999; 1005 sends no code.
+            reason: up to 123 bytes of UTF-8.
+
+        Raises:
+            ValueError: the code or the reason is none that may be sent.
+            ConnectionClosed: the connection is no longer open.
+        """
+        close = check_close(code, reason)
+        self._check_open()
+        self._queue_close(close)
+        self._step(_Step.CLOSE)
+        return self.data_to_send()
+
+    def fail(self, code: int, reason: str = "") -> None:
+        """Fail the connection (RFC 6455 section 7.1.7): `data_to_send()` has the Close frame.
+
+        The reason is cut to what fits. Nothing that still comes from the peer has a meaning.
+        """
+        if self.close_sent is None:
+            self._queue_close(Close(int(code), cut_reason(reason)))
+        self._step(_Step.CLOSE)
+        self.eof_to_send = True
+
+    def close_exc(self) -> ConnectionClosed:
+        """Make the error that says how the connection ended, as far as it has."""
+        rcvd, sent = self.close_rcvd, self.close_sent
+        ok = (
+            rcvd is not None
+            and sent is not None
+            and rcvd.code in OK_CLOSE_CODES
+            and sent.code in OK_CLOSE_CODES
+        )
+        error = ConnectionClosedOK if ok else ConnectionClosedError
+        return error(rcvd, sent, self.rcvd_then_sent)
+
+    @property
+    def sending_fragments(self) -> bool:
+        """Whether a fragmented message has been begun and not completed."""
+        return self._sending_text is not None
+
+    def _step(self, step: _Step) -> None:
+        self.state = _TRANSITIONS[self.state, step]
+
+    def _check_open(self) -> None:
+        if self.state is not State.OPEN:
+            raise self.close_exc()
+
+    def _encode(
+        self, opcode: int, payload: BytesLike, *, fin: bool = True, rsv1: bool = False
+    ) -> bytes:
+        # RFC 6455 section 10.3: the key comes from a strong source of entropy, anew for each frame.
+        key = os.urandom(4) if self._masks else None
+        return encode_frame(opcode, payload, fin=fin, rsv1=rsv1, masking_key=key)
+
+    def _encode_data(
+        self, opcode: Opcode, payload: BytesLike, *, fin: bool, compress: bool | None
+    ) -> bytes:
+        extension = self.extension
+        if extension is None:
+            return self._encode(opcode, payload, fin=fin)
+        if opcode is not Opcode.CONT:
+            size = len(payload)
+            self._compressing = extension.wants(size) if compress is None else compress
+        if not self._compressing:
+            return self._encode(opcode, payload, fin=fin)
+        payload = extension.encode(payload, fin=fin)
+        # RFC 7692 section 6.1: RSV1 is set on the first fragment alone.
+        return self._encode(opcode, payload, fin=fin, rsv1=opcode is not Opcode.CONT)
+
+    def _send_control(self, opcode: Opcode, data: BytesLike) -> bytes:
+        if len(data) > MAX_CONTROL_SIZE:
+            raise ValueError(
+                f"control frame of {len(data)} bytes exceeds the limit of {MAX_CONTROL_SIZE} bytes"
+            )
+        self._check_open()
+        return self._encode(opcode, data)
+
+    def _queue_close(self, close: Close) -> None:
+        payload = b""
+        if close.code != CloseCode.NO_STATUS_RCVD:
+            payload = close.code.to_bytes(2, "big") + close.reason.encode()
+        self._replies.append(self._encode(Opcode.CLOSE, payload))
+        self.close_sent = close
+
+
+def parse_max_size(
+    max_size: int | None | tuple[int | None, int | None],
+) -> tuple[int | None, int | None]:
+    """Give the limits of a message and of a fragment.
+
+    Raises:
+        ValueError: one is negative.
+    """
+    message, fragment = max_size if isinstance(max_size, tuple) else (max_size, None)
+    for limit in (message, fragment):
+        if limit is not None and limit < 0:
+            raise ValueError(f"max_size of {limit} bytes is negative")
+    return message, fragment
+
+
+def encode_data(data: DataLike, text: bool | None) -> tuple[bool, BytesLike]:
+    """Give whether `data` is Text, and its bytes.
+
+    Raises:
+        TypeError: it is neither str nor bytes-like.
+        ValueError: it is a str with lone surrogates, which has no UTF-8.
+    """
+    if isinstance(data, str):
+        return text is None or text, data.encode()
+    if isinstance(data, (bytes, bytearray)):
+        return bool(text), data
+    if isinstance(data, memoryview):
+        return bool(text), data.tobytes()
+    raise TypeError(wrong_type(data))
+
+
+def wrong_type(data: object) -> str:
+    """Say that `data` is nothing that can be sent."""
+    return (
+        f"message of type {type(data).__name__}, expected str, bytes, bytearray, memoryview,"
+        " or an iterable of them"
+    )
+
+
+def cut_reason(reason: str) -> str:
+    """Cut a close reason to what a Close frame can carry."""
+    return reason.encode()[:MAX_REASON_SIZE].decode(errors="ignore")
+
+
+def check_close(code: int, reason: str) -> Close:
+    """Make a Close of what a user gave.
+
+    Raises:
+        ValueError: the code or the reason is none that may be sent.
+    """
+    if code != CloseCode.NO_STATUS_RCVD and not is_valid_close_code(code):
+        raise ValueError(
+            f"close code {code} may not be sent: expected 1000 to 1003, 1007 to 1014 or 3000 to 4999"
+        )
+    size = len(reason.encode())
+    if size > MAX_REASON_SIZE:
+        raise ValueError(
+            f"close reason of {size} bytes exceeds the limit of {MAX_REASON_SIZE} bytes"
+        )
+    if reason and code == CloseCode.NO_STATUS_RCVD:
+        raise ValueError(f"close reason {reason!r} without a close code")
+    return Close(int(code), reason)

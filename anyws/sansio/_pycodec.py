@@ -1,0 +1,518 @@
+"""Frames in pure Python: the specification that the compiled codec follows.
+
+Owns the bytes of frames and the assembly of messages from them; knows no state of a connection, no
+stream and no clock. RFC 6455 sections 5.2 to 5.6 and 8.1.
+"""
+
+from __future__ import annotations
+
+from codecs import utf_8_decode
+from functools import cache
+from typing import TYPE_CHECKING
+
+from .._types import (
+    MAX_CONTROL_SIZE,
+    Close,
+    CloseCode,
+    Event,
+    Failure,
+    Fragment,
+    Opcode,
+    Ping,
+    Pong,
+    is_valid_close_code,
+)
+from ..exceptions import PayloadTooBig, ProtocolError
+
+if TYPE_CHECKING:
+    from .._types import BytesLike
+    from ._extensions import Extension
+
+__all__ = ["Decoder", "apply_mask", "encode_frame"]
+
+# Below this size one big integer is XORed; from it on, each of the four residues is translated
+# through a table: 86 instead of 146 microseconds for 64 KiB, 3.0 instead of 4.2 for 1 KiB.
+_TRANSLATE_SIZE = 512
+
+_TEXT = int(Opcode.TEXT)
+_BINARY = int(Opcode.BINARY)
+
+
+@cache
+def _xor_table(byte: int) -> bytes:
+    return bytes(value ^ byte for value in range(256))
+
+
+def _mask_slice(data: BytesLike, start: int, end: int, key: bytes) -> bytes | bytearray:
+    size = end - start
+    if size < _TRANSLATE_SIZE:
+        keys = (key * ((size + 3) >> 2))[:size]
+        return (
+            int.from_bytes(data[start:end], "little") ^ int.from_bytes(keys, "little")
+        ).to_bytes(size, "little")
+    result = bytearray(size)
+    for index in range(4):
+        part = data[start + index : end : 4]
+        result[index::4] = bytes(part).translate(_xor_table(key[index]))
+    return result
+
+
+def apply_mask(data: BytesLike, masking_key: bytes) -> bytes:
+    """Mask or unmask `data` with a key of 4 bytes (RFC 6455 section 5.3).
+
+    Raises:
+        ValueError: the key is not of 4 bytes.
+    """
+    if len(masking_key) != 4:
+        raise ValueError(f"masking key of {len(masking_key)} bytes, expected 4 bytes")
+    data = bytes(data)
+    return bytes(_mask_slice(data, 0, len(data), masking_key))
+
+
+def encode_frame(
+    opcode: int,
+    payload: BytesLike,
+    *,
+    fin: bool = True,
+    rsv1: bool = False,
+    masking_key: bytes | None = None,
+) -> bytes:
+    """Encode one frame (RFC 6455 section 5.2).
+
+    Args:
+        opcode: an Opcode; it is not checked.
+        payload: the payload in the clear.
+        fin: whether this is the last fragment of its message.
+        rsv1: whether an extension has transformed the message.
+        masking_key: 4 bytes for what a client sends; None for what a server sends.
+
+    Returns:
+        Header and payload.
+
+    Raises:
+        ValueError: the key is not of 4 bytes.
+    """
+    if type(payload) is memoryview:
+        payload = payload.tobytes()
+    size = len(payload)
+    first = opcode | 0x80 if fin else opcode
+    if rsv1:
+        first |= 0x40
+    bit = 0x00 if masking_key is None else 0x80
+    if size < 126:
+        header = bytes((first, bit | size))
+    elif size < 0x10000:
+        header = bytes((first, bit | 126)) + size.to_bytes(2, "big")
+    else:
+        header = bytes((first, bit | 127)) + size.to_bytes(8, "big")
+    if masking_key is None:
+        return header + payload
+    if len(masking_key) != 4:
+        raise ValueError(f"masking key of {len(masking_key)} bytes, expected 4 bytes")
+    return b"".join((header, masking_key, _mask_slice(payload, 0, size, masking_key)))
+
+
+class _Failed(Exception):
+    """The peer broke the protocol; becomes the Failure event."""
+
+    def __init__(self, reason: str, code: int = CloseCode.PROTOCOL_ERROR) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+
+class Decoder:
+    """Frames in, messages and control frames out.
+
+    A message is given as one str or bytes. Text is checked as it arrives, so that a wrong byte is
+    found in the piece that has it. Limits are checked when a header says how much will come.
+
+    Args:
+        masked: whether the peer must mask, that is, whether it is the client.
+        max_size: bytes of a whole message after decompression; None is no limit.
+        max_fragment_size: bytes of one fragment of it, likewise.
+        inflate: the extension that transforms messages with RSV1; None forbids RSV1.
+        fragments: give the message in progress, or else the next, as Fragment events.
+    """
+
+    __slots__ = (
+        "_data",
+        "_finished",
+        "_frame_fin",
+        "_frame_size",
+        "_in_frame",
+        "_inflate",
+        "_key",
+        "_masked",
+        "_max_fragment_size",
+        "_max_size",
+        "_message",
+        "_message_compressed",
+        "_message_size",
+        "_opcode",
+        "_position",
+        "_remaining",
+        "_utf8_tail",
+        "fragments",
+        "pending",
+    )
+
+    def __init__(
+        self,
+        *,
+        masked: bool,
+        max_size: int | None,
+        max_fragment_size: int | None = None,
+        inflate: Extension | None = None,
+        fragments: bool = False,
+    ) -> None:
+        self._masked = masked
+        self._max_size = max_size
+        self._max_fragment_size = max_fragment_size
+        self._inflate = inflate
+        self.fragments = fragments
+        self.pending = False
+        """Whether the last feed() stopped at its budget, with bytes left to decode."""
+        self._finished = False
+        # What has come and is not decoded yet.
+        self._data = b""
+        self._position = 0
+        # The message in progress; no opcode: none.
+        self._opcode = 0
+        self._message_compressed = False
+        self._message = bytearray()
+        self._message_size = 0
+        self._utf8_tail = b""
+        # The data frame in progress.
+        self._in_frame = False
+        self._frame_fin = False
+        self._frame_size = 0
+        self._remaining = 0
+        self._key = b""
+
+    def feed(
+        self, data: bytes, max_bytes: int | None = None, max_messages: int | None = None
+    ) -> list[Event]:
+        """Decode a chunk, and what an earlier call left over.
+
+        Decoding stops once the messages given by this call reach one of the two budgets; then
+        `pending` is true, the rest is kept, and the next call goes on with it. So a small chunk
+        that inflates to many large messages takes the memory of the budget and of one message.
+
+        Args:
+            data: what was received; empty to go on with the rest.
+            max_bytes: the budget for payloads (a str counts a character as a byte).
+            max_messages: the budget for messages and fragments.
+
+        Returns:
+            The events in their order. After a Close or a Failure there are no more, ever.
+        """
+        events: list[Event] = []
+        if self._finished:
+            return events
+        if self._position < len(self._data):
+            data = self._data[self._position :] + data
+        self._data = data
+        self._position = 0
+        self.pending = False
+        try:
+            self._decode(events, max_bytes, max_messages)
+        except _Failed as failed:
+            self._finish()
+            events.append(Failure(int(failed.code), failed.reason))
+        except ProtocolError as error:
+            self._finish()
+            events.append(Failure(int(error.code), str(error)))
+        if self._position == len(self._data):
+            self._data = b""
+            self._position = 0
+        return events
+
+    def _decode(self, events: list[Event], max_bytes: int | None, max_messages: int | None) -> None:
+        data = self._data
+        end = len(data)
+        total = messages = 0
+        message: str | bytes | Fragment | None
+        if self.fragments and not self._in_frame and len(self._message) > len(self._utf8_tail):
+            events.append(self._fragment(fin=False))
+        while True:
+            if self._in_frame:
+                message = self._decode_payload()
+                if self._in_frame:
+                    return
+            else:
+                position = self._position
+                if end - position < 2:
+                    return
+                first = data[position]
+                second = data[position + 1]
+                # 0x81 and 0x82: a Text or Binary message in one frame; mostly of up to 125 bytes.
+                if (first == 0x81 or first == 0x82) and not self._opcode and not self.fragments:
+                    message = self._decode_short(first, second)
+                else:
+                    message = None
+                if message is None:
+                    if not self._decode_header(first, second, events) or self._finished:
+                        return
+                    continue
+            if message is not None:
+                events.append(message)
+                messages += 1
+                total += len(message.data if isinstance(message, Fragment) else message)
+                if (max_messages is not None and messages >= max_messages) or (
+                    max_bytes is not None and total >= max_bytes
+                ):
+                    self.pending = self._position < end
+                    return
+
+    def _decode_short(self, first: int, second: int) -> str | bytes | None:
+        """Decode a whole message of up to 125 bytes, or leave it to the general way."""
+        size = second & 0x7F
+        start = self._position + 2
+        if self._masked:
+            start += 4
+        stop = start + size
+        if (
+            size > 125
+            or stop > len(self._data)
+            or (second > 0x7F) is not self._masked
+            or (self._max_size is not None and size > self._max_size)
+            or (self._max_fragment_size is not None and size > self._max_fragment_size)
+        ):
+            return None
+        data = self._data
+        if self._masked:
+            payload = bytes(_mask_slice(data, start, stop, data[start - 4 : start]))
+        else:
+            payload = data[start:stop]
+        self._position = stop
+        if first == 0x82:
+            return payload
+        try:
+            return payload.decode()
+        except UnicodeDecodeError as exc:
+            raise self._invalid_text(exc) from None
+
+    def _decode_header(self, first: int, second: int, events: list[Event]) -> bool:
+        """Decode a header, and the whole frame if it is a control frame; say if it was there."""
+        opcode = first & 0x0F
+        size = second & 0x7F
+        self._check_start(first, opcode, second > 0x7F)
+        data = self._data
+        position = self._position + 2
+        available = len(data) - position
+        if opcode >= Opcode.CLOSE:
+            if not first & 0x80:
+                raise _Failed("fragmented control frame")
+            if size > MAX_CONTROL_SIZE:
+                raise _Failed(f"control frame over the limit of {MAX_CONTROL_SIZE} bytes")
+        elif size == 126:
+            if available < 2:
+                return False
+            size = int.from_bytes(data[position : position + 2], "big")
+            position += 2
+            if size < 126:
+                raise _Failed(f"length {size} is not encoded in the fewest bytes")
+        elif size == 127:
+            if available < 8:
+                return False
+            size = int.from_bytes(data[position : position + 8], "big")
+            position += 8
+            if size >> 63:
+                raise _Failed(f"length {size} has its highest bit set")
+            if size < 0x10000:
+                raise _Failed(f"length {size} is not encoded in the fewest bytes")
+        if opcode < Opcode.CLOSE:
+            self._check_size(size, opcode, compressed=bool(first & 0x40))
+        key = b""
+        if self._masked:
+            key = data[position : position + 4]
+            if len(key) < 4:
+                return False
+            position += 4
+        if opcode >= Opcode.CLOSE:
+            return self._decode_control(opcode, position, size, key, events)
+        if opcode:
+            self._opcode = opcode
+            self._message_compressed = bool(first & 0x40)
+        self._in_frame = True
+        self._frame_fin = first > 0x7F
+        self._frame_size = 0
+        self._remaining = size
+        self._key = key
+        self._position = position
+        return True
+
+    def _check_start(self, first: int, opcode: int, masked: bool) -> None:
+        if first & 0x30:
+            raise _Failed("reserved bit RSV2 or RSV3 is set")
+        if first & 0x40:
+            if self._inflate is None:
+                raise _Failed("reserved bit RSV1 is set, and no extension uses it")
+            if opcode != _TEXT and opcode != _BINARY:
+                raise _Failed("reserved bit RSV1 is set on a frame that does not begin a message")
+        if opcode > Opcode.PONG or _BINARY < opcode < Opcode.CLOSE:
+            raise _Failed(f"unknown opcode {opcode}")
+        if masked is not self._masked:
+            raise _Failed(
+                "frame of a client is not masked" if self._masked else "frame of a server is masked"
+            )
+        if opcode == Opcode.CONT:
+            if not self._opcode:
+                raise _Failed("continuation without a message to continue")
+        elif opcode < Opcode.CLOSE and self._opcode:
+            raise _Failed("new message before the end of the last")
+
+    def _check_size(self, size: int, opcode: int, *, compressed: bool) -> None:
+        # What a compressed frame will inflate to is not known yet; that is bounded while inflating.
+        if compressed or (not opcode and self._message_compressed):
+            return
+        if self._max_fragment_size is not None and size > self._max_fragment_size:
+            raise _Failed(
+                f"fragment of {size} bytes exceeds the limit of {self._max_fragment_size} bytes",
+                CloseCode.MESSAGE_TOO_BIG,
+            )
+        if self._max_size is not None and self._message_size + size > self._max_size:
+            raise _Failed(
+                f"message of {self._message_size + size} bytes exceeds the limit"
+                f" of {self._max_size} bytes",
+                CloseCode.MESSAGE_TOO_BIG,
+            )
+
+    def _decode_control(
+        self, opcode: int, position: int, size: int, key: bytes, events: list[Event]
+    ) -> bool:
+        stop = position + size
+        if stop > len(self._data):
+            return False
+        payload = self._data[position:stop]
+        if key:
+            payload = bytes(_mask_slice(payload, 0, size, key))
+        self._position = stop
+        if opcode == Opcode.PING:
+            events.append(Ping(payload))
+        elif opcode == Opcode.PONG:
+            events.append(Pong(payload))
+        else:
+            events.append(self._decode_close(payload))
+            self._finish()
+        return True
+
+    def _decode_close(self, payload: bytes) -> Close:
+        if not payload:
+            return Close(CloseCode.NO_STATUS_RCVD)
+        if len(payload) == 1:
+            raise _Failed("Close frame of 1 byte, expected none or at least 2 bytes")
+        code = int.from_bytes(payload[:2], "big")
+        if not is_valid_close_code(code):
+            raise _Failed(f"invalid close code {code}")
+        try:
+            return Close(code, payload[2:].decode())
+        except UnicodeDecodeError as exc:
+            raise self._invalid_text(exc, "close reason") from None
+
+    def _decode_payload(self) -> str | bytes | Fragment | None:
+        """Take what has come of the data frame in progress; give a message or fragment at its end."""
+        data = self._data
+        start = self._position
+        stop = min(start + self._remaining, len(data))
+        size = stop - start
+        self._position = stop
+        self._remaining -= size
+        frame_ends = not self._remaining
+        piece: bytes | bytearray
+        if self._key and size:
+            piece = _mask_slice(data, start, stop, self._key)
+            turn = size & 3
+            self._key = self._key[turn:] + self._key[:turn]
+        else:
+            piece = data[start:stop]
+        fin = self._frame_fin and frame_ends
+        if self._message_compressed:
+            piece = self._inflate_piece(piece, fin)
+        self._frame_size += len(piece)
+        self._message_size += len(piece)
+        if not frame_ends:
+            self._append(piece)
+            return None
+        self._in_frame = False
+        if not fin:
+            self._append(piece)
+            return self._fragment(fin=False) if self.fragments else None
+        return self._end_message(piece)
+
+    def _inflate_piece(self, piece: bytes | bytearray, fin: bool) -> bytes:
+        assert self._inflate is not None
+        limit = None if self._max_size is None else self._max_size - self._message_size
+        if self._max_fragment_size is not None:
+            room = self._max_fragment_size - self._frame_size
+            limit = room if limit is None else min(limit, room)
+        try:
+            return self._inflate.decode(piece, limit, fin=fin)
+        except PayloadTooBig:
+            raise _Failed(
+                f"message exceeds the limit of {self._max_size or self._max_fragment_size} bytes"
+                " after decompression",
+                CloseCode.MESSAGE_TOO_BIG,
+            ) from None
+
+    def _append(self, piece: bytes | bytearray) -> None:
+        if self._opcode == _TEXT:
+            self._check_text(piece)
+        self._message += piece
+
+    def _check_text(self, piece: bytes | bytearray) -> None:
+        # RFC 6455 section 8.1: invalid UTF-8 fails the connection; we do it at the first wrong byte.
+        unchecked = self._utf8_tail + piece
+        try:
+            _, checked = utf_8_decode(unchecked, "strict", False)
+        except UnicodeDecodeError as exc:
+            raise self._invalid_text(exc) from None
+        self._utf8_tail = tail = bytes(unchecked[checked:])
+        # Python waits for the third byte before it rejects a surrogate, the second tells already.
+        if len(tail) > 1 and tail[0] == 0xED and tail[1] > 0x9F:
+            raise _Failed("invalid UTF-8 in text: surrogate", CloseCode.INVALID_DATA)
+
+    @staticmethod
+    def _invalid_text(exc: UnicodeDecodeError, where: str = "text") -> _Failed:
+        return _Failed(f"invalid UTF-8 in {where}: {exc.reason}", CloseCode.INVALID_DATA)
+
+    def _end_message(self, piece: bytes | bytearray) -> str | bytes | Fragment:
+        message: str | bytes | Fragment
+        if self.fragments or self._message:
+            self._append(piece)
+            if self._utf8_tail:
+                raise _Failed("invalid UTF-8 in text: it ends too soon", CloseCode.INVALID_DATA)
+            if self.fragments:
+                message = self._fragment(fin=True)
+                self.fragments = False
+            else:
+                message = self._message.decode() if self._opcode == _TEXT else bytes(self._message)
+        elif self._opcode == _TEXT:
+            try:
+                message = piece.decode()
+            except UnicodeDecodeError as exc:
+                raise self._invalid_text(exc) from None
+        else:
+            message = bytes(piece)
+        self._message = bytearray()
+        self._utf8_tail = b""
+        self._message_size = 0
+        self._opcode = 0
+        return message
+
+    def _fragment(self, *, fin: bool) -> Fragment:
+        message = self._message
+        if self._opcode != _TEXT:
+            self._message = bytearray()
+            return Fragment(bytes(message), fin)
+        # A code point that is cut by the frames goes with the fragment that completes it.
+        cut = len(message) - len(self._utf8_tail)
+        self._message = message[cut:]
+        return Fragment(message[:cut].decode(), fin)
+
+    def _finish(self) -> None:
+        self._finished = True
+        self._data = b""
+        self._position = 0
+        self._message = bytearray()

@@ -1,0 +1,350 @@
+"""For tests: connections and servers in memory, and streams that misbehave as told.
+
+Owns streams that need no socket, so that a virtual clock works; what runs over them is the real thing.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+from anyio import (
+    BrokenResourceError,
+    ClosedResourceError,
+    EndOfStream,
+    Event,
+    create_task_group,
+    sleep,
+    sleep_forever,
+)
+from anyio.abc import ByteStream, Listener
+from anyio.lowlevel import checkpoint
+
+from ._client import wrap_client
+from ._lifespan import Lifespan
+from ._opening import client_connection, server_connection
+from ._server import serve, wrap_server
+from ._transports import wrap
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from types import TracebackType
+
+    from anyio.abc import TaskGroup
+
+    from ._connection import Connection
+
+__all__ = [
+    "FaultyStream",
+    "MemoryListener",
+    "MemoryStream",
+    "connection_pair",
+    "memory_server",
+    "memory_stream_pair",
+]
+
+
+class _Pipe:
+    """One direction of a memory stream: bytes that were sent and not received yet."""
+
+    def __init__(self, max_buffer_size: int) -> None:
+        self.max_buffer_size = max_buffer_size
+        self.data = bytearray()
+        self.ended = False
+        """Whether the sender has ended its half."""
+        self.broken = False
+        """Whether the receiver is gone."""
+        self.changed = Event()
+
+    def notify(self) -> None:
+        self.changed.set()
+        self.changed = Event()
+
+
+class MemoryStream(ByteStream):
+    """One end of a byte stream in memory, made by `memory_stream_pair`.
+
+    It behaves like a socket: it holds a bounded number of bytes, sends what fits, and a cancelled send
+    may have sent a part of its data.
+    """
+
+    def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._closed = False
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        await checkpoint()
+        pipe = self._incoming
+        while True:
+            if self._closed:
+                raise ClosedResourceError
+            if pipe.data:
+                data = bytes(pipe.data[:max_bytes])
+                del pipe.data[:max_bytes]
+                pipe.notify()
+                return data
+            if pipe.ended:
+                raise EndOfStream
+            await pipe.changed.wait()
+
+    async def send(self, item: bytes) -> None:
+        await checkpoint()
+        pipe = self._outgoing
+        view = memoryview(item)
+        while True:
+            if self._closed or pipe.ended:
+                raise ClosedResourceError
+            if pipe.broken:
+                raise BrokenResourceError
+            if not view:
+                return
+            room = pipe.max_buffer_size - len(pipe.data)
+            if room > 0:
+                pipe.data += view[:room]
+                view = view[room:]
+                pipe.notify()
+            else:
+                await pipe.changed.wait()
+
+    async def send_eof(self) -> None:
+        self._outgoing.ended = True
+        self._outgoing.notify()
+        await checkpoint()
+
+    async def aclose(self) -> None:
+        self._closed = True
+        self._outgoing.ended = True
+        self._incoming.broken = True
+        self._outgoing.notify()
+        self._incoming.notify()
+        await checkpoint()
+
+
+def memory_stream_pair(max_buffer_size: int = 65536) -> tuple[MemoryStream, MemoryStream]:
+    """Make the two ends of a byte stream in memory.
+
+    Args:
+        max_buffer_size: bytes that each direction holds before send() waits.
+    """
+    there, back = _Pipe(max_buffer_size), _Pipe(max_buffer_size)
+    return MemoryStream(back, there), MemoryStream(there, back)
+
+
+class FaultyStream(ByteStream):
+    """A byte stream that misbehaves as told, over another that does not.
+
+    Args:
+        stream: the other.
+        split: bytes that one send or receive moves at the most; None leaves them as they are.
+        delay: seconds that each of them takes longer.
+        reset_after: bytes, sent and received together, after which the stream is broken; None is never.
+        stall_after: likewise, after which nothing moves any more.
+    """
+
+    def __init__(
+        self,
+        stream: ByteStream,
+        *,
+        split: int | None = None,
+        delay: float = 0.0,
+        reset_after: int | None = None,
+        stall_after: int | None = None,
+    ) -> None:
+        if split is not None and split < 1:
+            raise ValueError(f"split of {split} bytes is under 1")
+        self._stream = stream
+        self._split = split
+        self._delay = delay
+        self._reset_after = reset_after
+        self._stall_after = stall_after
+        self._moved = 0
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        room = await self._misbehave(max_bytes)
+        data = await self._stream.receive(room)
+        self._moved += len(data)
+        return data
+
+    async def send(self, item: bytes) -> None:
+        view = memoryview(item)
+        while view:
+            room = await self._misbehave(len(view))
+            await self._stream.send(bytes(view[:room]))
+            self._moved += room
+            view = view[room:]
+
+    async def send_eof(self) -> None:
+        await self._misbehave(1)
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        return self._stream.extra_attributes
+
+    async def _misbehave(self, size: int) -> int:
+        """Wait, hang or break as told; give how many of `size` bytes may move now."""
+        if self._delay:
+            await sleep(self._delay)
+        limits = [size]
+        if self._split is not None:
+            limits.append(self._split)
+        if self._reset_after is not None:
+            if self._moved >= self._reset_after:
+                await self._stream.aclose()
+                raise BrokenResourceError(f"reset after {self._reset_after} bytes, as told")
+            limits.append(self._reset_after - self._moved)
+        if self._stall_after is not None:
+            if self._moved >= self._stall_after:
+                await sleep_forever()  # the cancellation of the caller ends it
+            limits.append(self._stall_after - self._moved)
+        return min(limits)
+
+
+class MemoryListener(Listener[ByteStream]):
+    """A listener for `serve(handler, listeners=[...])` that is connected to in memory."""
+
+    def __init__(self) -> None:
+        self._accept: Callable[[ByteStream], None] | None = None
+        self._accepting = Event()
+        self._closed = Event()
+
+    async def connect(self, max_buffer_size: int = 65536) -> MemoryStream:
+        """Give the client's end of a new stream, once the listener is served.
+
+        Raises:
+            ClosedResourceError: it is closed.
+
+        Cancellation: nothing is left open.
+        """
+        await self._accepting.wait()  # serve() or aclose() ends it
+        if self._accept is None:
+            raise ClosedResourceError
+        client, server = memory_stream_pair(max_buffer_size)
+        self._accept(server)
+        return client
+
+    async def serve(
+        self, handler: Callable[[ByteStream], Any], task_group: TaskGroup | None = None
+    ) -> None:
+        """Call `handler` in a task for each stream, until closed or cancelled."""
+        async with AsyncExitStack() as stack:
+            tasks = task_group or await stack.enter_async_context(create_task_group())
+
+            def accept(stream: ByteStream) -> None:
+                tasks.start_soon(handler, stream)
+
+            self._accept = accept
+            self._accepting.set()
+            try:
+                await self._closed.wait()
+            finally:
+                self._accept = None
+
+    async def aclose(self) -> None:
+        self._closed.set()
+        self._accepting.set()
+        await checkpoint()
+
+
+class connection_pair:  # noqa: N801  # it is used as a function
+    """Give two connected Connections in memory: `async with connection_pair() as (client, server)`.
+
+    Args:
+        max_buffer_size: bytes that each direction of the stream between them holds.
+        arguments: what `connect` and `serve` both take, such as `ping_interval`, for both.
+
+    Cancellation: on entering, nothing is left open.
+    """
+
+    def __init__(self, *, max_buffer_size: int = 65536, **arguments: Any) -> None:
+        self._max_buffer_size = max_buffer_size
+        self._arguments = arguments
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> tuple[Connection, Connection]:
+        near, far = memory_stream_pair(self._max_buffer_size)
+        client = wrap_client(near, **self._arguments)
+        server = wrap_server(far, **self._arguments)
+        # Both handshakes here and now: the bytes need not travel.
+        theirs = server._serve._settings.make_handshake()
+        request = theirs.receive_data(client._handshake.data_to_send())
+        assert request is not None
+        answer = theirs.accept(request)
+        response = client._handshake.receive_data(theirs.send_response(answer, request))
+        assert response is not None
+        await self._stack.__aenter__()
+        settings = server._serve._settings
+        accepted = server_connection(wrap(far), theirs, request, answer, settings)
+        opened = client_connection(
+            wrap(near), client._handshake, response, client._options, client._logger
+        )
+        server_side = await self._stack.enter_async_context(Lifespan(*accepted))
+        client_side = await self._stack.enter_async_context(Lifespan(*opened))
+        return client_side, server_side
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._stack.__aexit__(exc_type, exc, traceback)
+
+
+class memory_server:  # noqa: N801  # it is used as a function: `async with memory_server(handler) as connect`
+    """Serve in memory: `async with memory_server(handler) as connect`, then `async with connect() as ws`.
+
+    The server and the handshakes are real; only the sockets are not.
+
+    Args:
+        handler: as for `serve`.
+        arguments: those of `serve`; `handler_errors` is "raise" unless given.
+
+    Cancellation: on entering, nothing is left open.
+    """
+
+    def __init__(self, handler: Callable[[Connection], Awaitable[None]], **arguments: Any) -> None:
+        self._listener = MemoryListener()
+        arguments.setdefault("handler_errors", "raise")
+        self._serve = serve(handler, listeners=[self._listener], **arguments)
+
+    async def __aenter__(self) -> Callable[..., memory_connect]:
+        self.server = await self._serve.__aenter__()
+        return self._connect
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._serve.__aexit__(exc_type, exc, traceback)
+
+    def _connect(self, uri: str = "ws://localhost/", **arguments: Any) -> memory_connect:
+        return memory_connect(self._listener, uri, arguments)
+
+
+class memory_connect:  # noqa: N801  # see memory_server
+    """A client of a `memory_server`: an asynchronous context manager like `connect`."""
+
+    def __init__(self, listener: MemoryListener, uri: str, arguments: dict[str, Any]) -> None:
+        self._listener = listener
+        self._uri = uri
+        self._arguments = arguments
+
+    async def __aenter__(self) -> Connection:
+        stream = await self._listener.connect()
+        self._client = wrap_client(stream, self._uri, **self._arguments)
+        return await self._client.__aenter__()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._client.__aexit__(exc_type, exc, traceback)

@@ -1,0 +1,51 @@
+"""A chat: what one member says goes to all of them; Ctrl+C ends it.
+
+Usage: python examples/chat_server.py [PORT]
+"""
+
+from __future__ import annotations
+
+import sys
+
+import anyio
+
+import anyws
+
+members: set[anyws.Connection] = set()
+
+
+async def chat(ws: anyws.Connection) -> None:
+    members.add(ws)
+    tell_all(f"* {len(members)} here")
+    try:
+        async for message in ws:
+            tell_all(message)
+    finally:
+        members.discard(ws)
+        tell_all(f"* {len(members)} here")
+
+
+def tell_all(message: str | bytes) -> None:
+    """Send to each member without waiting, so that nobody waits for the slowest one."""
+    for member in members:
+        try:
+            member.send_nowait(message)
+        except anyio.WouldBlock:
+            # Its buffer is full: it does not read. Its handler will take it out.
+            member.abort()
+        except anyws.ConnectionClosed:
+            # It is on its way out.
+            continue
+
+
+async def main(port: int) -> None:
+    async with anyws.serve(chat, "localhost", port) as server:
+        print(f"listening on port {server.port}", flush=True)
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    try:
+        anyio.run(main, int(sys.argv[1]) if len(sys.argv) > 1 else 8765)
+    except KeyboardInterrupt:
+        print("stopped")

@@ -1,0 +1,114 @@
+"""Owns the list of tasks: what developers run one by one is what .ci/run runs.
+
+`nox -l` lists them, `nox -s NAME` runs one, `nox` runs those of a usual day. In an environment
+that has all tools, `nox --no-venv --no-install -s NAME` does without environments of nox's own.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+SOURCES = ("anyws", "tests", "examples", "noxfile.py")
+
+nox.needs_version = ">=2025.5.1"
+nox.options.sessions = ["lint", "types", "imports", "tests", "coverage"]
+nox.options.reuse_existing_virtualenvs = True
+nox.options.default_venv_backend = "venv"
+
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+
+
+def install(session: nox.Session, *extras: str, tools: bool = False) -> None:
+    """Install the package with extras, and the tools of the dependency group `lint`."""
+    wanted = nox.project.dependency_groups(PROJECT, "lint") if tools else ()
+    session.install("--quiet", "-e", f".[{','.join(extras)}]", *wanted)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the suite under coverage; arguments after `--` go to pytest."""
+    install(session, "test")
+    session.run("python", "-m", "coverage", "run", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Report on the last run of the suite; each branch of anyws must have been taken."""
+    session.install("--quiet", "coverage>=7.6")
+    session.run("python", "-m", "coverage", "report")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check the code with ruff, and that it is formatted."""
+    session.install("--quiet", *pinned("ruff"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types with mypy, and with pyright that every public name has one."""
+    install(session, "test", tools=True)
+    session.run("mypy", *SOURCES)
+    session.run("pyright", "--verifytypes", "anyws", "--ignoreexternal")
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """Check that imports run downwards only, as the contracts in pyproject.toml say."""
+    install(session, "trio", tools=True)
+    session.run("lint-imports", "--no-cache", "--no-logo")
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Run the suite with the lowest versions that users may have."""
+    install(session, "test")
+    session.install("--quiet", *lower_bounds("anyio", "h11", "trio"))
+    session.run("python", "-m", "pip", "list")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def autobahn_full(session: nox.Session) -> None:
+    """Run what takes minutes: all of Autobahn's cases, with those of compression (12 and 13)."""
+    install(session, "test")
+    session.run("python", "-m", "pytest", "tests/interop", "-m", "slow", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+@nox.parametrize("compiler", [None, "/bin/false"], ids=["any-compiler", "no-compiler"])
+def readme(session: nox.Session, compiler: str | None) -> None:
+    """Run each of the README's two commands in a clean clone, as pasted; also without compiler."""
+    for number, command in enumerate(readme_commands()):
+        clone = Path(session.create_tmp()) / f"clone-{number}"
+        shutil.rmtree(clone, ignore_errors=True)
+        session.run("git", "clone", "--quiet", str(ROOT), str(clone))
+        with session.chdir(clone):
+            session.run("sh", "-euc", command, env={"CC": compiler, "PYTHONPATH": None})
+
+
+def pinned(name: str) -> list[str]:
+    """Give the requirement of one tool, as the dependency group `lint` has it."""
+    group = nox.project.dependency_groups(PROJECT, "lint")
+    return [line for line in group if re.match(rf"{name}\b", line)]
+
+
+def lower_bounds(*names: str) -> list[str]:
+    """Give the lowest versions of runtime dependencies, as requirements that allow no other."""
+    project = PROJECT["project"]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["trio"]]
+    found = {line.partition(">=")[0]: line.replace(">=", "==") for line in lines}
+    return [found[name] for name in names]
+
+
+def readme_commands() -> list[str]:
+    """Give the first two shell blocks of the README."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)[:2]

@@ -1,0 +1,167 @@
+"""Each example runs as it stands, with every warning an error, and says what it should say."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from websockets.sync.client import ClientConnection, connect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+# Seconds; an example takes less than two.
+DEADLINE = 30
+
+
+def command(name: str, *args: str) -> list[str]:
+    return [sys.executable, "-W", "error", "-X", "dev", str(EXAMPLES / name), *args]
+
+
+def environment() -> dict[str, str]:
+    """The environment in which the examples find this checkout, installed or not."""
+    return os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+def run(name: str, *args: str) -> str:
+    """Run an example to its end; give what it printed."""
+    done = subprocess.run(
+        command(name, *args),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+    return done.stdout
+
+
+class Server:
+    """An example that serves, in a process of its own; it says first on which port."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        self.process = process
+        line = process.stdout.readline()
+        found = re.fullmatch(r"listening on port (\d+)\n", line)
+        if not found:
+            process.kill()
+            pytest.fail(f"no port in {line!r}; {process.communicate()[1]}")
+        self.uri = f"ws://localhost:{found[1]}/"
+
+    def connect(self) -> ClientConnection:
+        return connect(self.uri, open_timeout=DEADLINE, close_timeout=DEADLINE)
+
+    def stop(self, signum: signal.Signals) -> str:
+        """End it by a signal; give what else it printed."""
+        self.process.send_signal(signum)
+        out, err = self.process.communicate(timeout=DEADLINE)
+        assert (err, self.process.returncode) == ("", 0)
+        return out
+
+
+@contextlib.contextmanager
+def serving(name: str) -> Iterator[Server]:
+    with subprocess.Popen(
+        command(name, "0"),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield Server(process)
+        finally:
+            process.kill()
+
+
+def test_every_example_is_run_here() -> None:
+    source = Path(__file__).read_text(encoding="utf-8")
+    assert [path.name for path in EXAMPLES.glob("*.py") if f'"{path.name}"' not in source] == []
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_example_has_fewer_than_60_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 60
+
+
+def test_demo_echoes_on_both_backends() -> None:
+    lines = run("demo.py").splitlines()
+    for backend in ("asyncio", "trio"):
+        said = [line.removeprefix(f"{backend}: ") for line in lines if line.startswith(backend)]
+        assert re.fullmatch(r"echo server on port \d+", said[0])
+        assert said[1].startswith("compression: permessage-deflate")
+        assert said[2] == "sent 'Hello, world!', received 'Hello, world!'"
+        assert said[4] == r"sent b'\x00\x01\x02', received b'\x00\x01\x02'"
+        assert re.fullmatch(r"latency: \d+ microseconds", said[5])
+        assert said[6:] == ["closed with 1000"]
+
+
+def test_echo_server_echoes() -> None:
+    with serving("echo_server.py") as server:
+        with server.connect() as ws:
+            ws.send("hello")
+            assert ws.recv(DEADLINE) == "hello"
+        assert server.stop(signal.SIGINT) == "stopped\n"
+
+
+def test_echo_client_prints_what_comes_back() -> None:
+    with serving("echo_server.py") as server:
+        assert run("echo_client.py", server.uri, "one", "two") == "< 'one'\n< 'two'\n"
+
+
+def test_echo_client_tells_the_error_in_one_line_when_nobody_listens() -> None:
+    with serving("echo_server.py") as server:
+        server.stop(signal.SIGINT)
+        done = subprocess.run(
+            command("echo_client.py", server.uri, "one"),
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_chat_server_tells_all_members() -> None:
+    with serving("chat_server.py") as server:
+        with server.connect() as alice:
+            assert alice.recv(DEADLINE) == "* 1 here"
+            with server.connect() as bob:
+                assert bob.recv(DEADLINE) == "* 2 here"
+                assert alice.recv(DEADLINE) == "* 2 here"
+                bob.send("hello")
+                assert alice.recv(DEADLINE) == "hello"
+                assert bob.recv(DEADLINE) == "hello"
+            assert alice.recv(DEADLINE) == "* 1 here"
+        assert server.stop(signal.SIGINT) == "stopped\n"
+
+
+@pytest.mark.parametrize("name", ["graceful_asyncio.py", "graceful_trio.py"])
+def test_graceful_server_closes_its_connections_on_sigterm(name: str) -> None:
+    with serving(name) as server, server.connect() as ws:
+        ws.send("hello")
+        assert ws.recv(DEADLINE) == "hello"
+        assert server.stop(signal.SIGTERM) == "closing 1 connections\nstopped\n"
+        ws.close()
+        assert (ws.close_code, ws.close_reason) == (1001, "restarting")
+
+
+def test_own_stream_client_counts_the_bytes() -> None:
+    first, second = run("own_stream_client.py").splitlines()
+    assert first == "received 1000 characters back"
+    found = re.search(r"took (\d+) bytes", second)
+    assert found
+    assert 0 < int(found[1]) < 100

@@ -1,0 +1,84 @@
+"""What the README shows works as it stands there."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# Seconds; each program takes less than two.
+DEADLINE = 30
+
+
+def blocks(language: str) -> list[str]:
+    """Give the README's code blocks in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+SERVER, CLIENT, STOPPING = blocks("python")
+
+
+def start(program: str) -> subprocess.Popen[str]:
+    """Start a program in a process of its own, with every warning an error."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-X", "dev", "-c", program],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def read_port(process: subprocess.Popen[str]) -> str:
+    """Give the port that a server says it listens on."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.fullmatch(r"listening on port (\d+)\n", line)
+    if not found:
+        process.kill()
+        pytest.fail(f"no port in {line!r}; {process.communicate()[1]}")
+    return found[1]
+
+
+def test_first_code_blocks_are_the_two_commands() -> None:
+    demo, suite = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)[:2]
+    assert (demo[0], suite[0]) == ("sh", "sh")
+    assert demo[1].endswith("examples/demo.py\n")
+    assert suite[1].endswith("-m pytest\n")
+
+
+@pytest.mark.parametrize("program", [SERVER, CLIENT], ids=["server", "client"])
+def test_quick_start_is_about_15_lines(program: str) -> None:
+    assert len([line for line in program.splitlines() if line]) <= 15
+
+
+def test_quick_start_client_talks_to_quick_start_server() -> None:
+    with start(SERVER.replace("8765", "0")) as server:
+        try:
+            port = read_port(server)
+            with start(CLIENT.replace("8765", port)) as client:
+                out, err = client.communicate(timeout=DEADLINE)
+        finally:
+            server.kill()
+    assert (err, client.returncode) == ("", 0)
+    assert re.fullmatch(r"Hello, world!\nb'\\x00\\x01'\n0\.\d{6} seconds there and back\n", out), (
+        out
+    )
+
+
+def test_stopping_program_ends_in_good_order_on_sigterm() -> None:
+    with start(STOPPING.replace("8765", "0")) as server:
+        try:
+            read_port(server)
+            server.send_signal(signal.SIGTERM)
+            out, err = server.communicate(timeout=DEADLINE)
+        finally:
+            server.kill()
+    assert (out, err, server.returncode) == ("", "", 0)
