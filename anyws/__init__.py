@@ -7,7 +7,8 @@ from ._client import connect, unix_connect, wrap_client
 from ._connection import Connection
 from ._http import Headers, Request, Response
 from ._keepalive import PongWaiter
-from ._server import Server, serve, serve_forever, unix_serve, wrap_server
+from ._server import Server
+from ._serving import serve, serve_forever, unix_serve, wrap_server
 from ._types import Close, CloseCode, State
 from ._version import __version__
 from .exceptions import (

@@ -1,6 +1,7 @@
 """Connecting: from a URI, or from a stream, to a Connection.
 
-Owns the course of a client's opening, under one deadline; knows no byte of it. RFC 6455 section 4.1.
+Owns the course of a client's opening, under one deadline; knows no byte of it. RFC 6455 section
+4.1.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from anyio import move_on_after
 
 from . import _transports
-from ._connection import ConnectionOptions
 from ._lifespan import Lifespan
 from ._opening import choose_compression, open_client
+from ._options import ConnectionOptions, check_seconds
 from .sansio._client_handshake import ClientHandshake
 from .sansio._handshake import PRODUCT
 from .sansio._uri import parse_uri
@@ -28,10 +29,9 @@ if TYPE_CHECKING:
 
     from ._connection import Connection
     from ._http import HeadersLike
-    from ._inbox import Limits
+    from ._options import Limits
     from .sansio._deflate import PerMessageDeflate
     from .sansio._extensions import ClientExtension
-    from .sansio._uri import WebSocketURI
 
 __all__ = ["connect", "unix_connect", "wrap_client"]
 
@@ -41,34 +41,40 @@ _LOGGER = logging.getLogger("anyws.client")
 class connect:  # noqa: N801  # it is used as a function: `async with connect(uri) as ws`
     """Connect to a WebSocket server: `async with connect(uri) as ws`.
 
-    The block owns the connection. Left normally, it is closed with 1000; left by an exception, with 1011,
-    and the exception leaves as itself; left by cancellation, the connection is dropped.
+    The block owns the connection. Left normally, it is closed with 1000; left by an exception, with
+    1011, and the exception leaves as itself; left by cancellation, the connection is dropped.
 
     Args:
         uri: "ws://", "wss://", or "ws+unix:///path.sock:/resource"; user information becomes Basic
             authentication.
-        stream: a byte stream that is connected already; no TLS is added to it unless `ssl` is given.
+        stream: a byte stream that is connected already; no TLS is added to it unless `ssl` is
+            given.
         ssl: the context for TLS, with a client certificate if the server wants one; None takes the
             default of the standard library for wss, which checks the server's certificate and name.
-        server_hostname: the name that the server's certificate must have; None takes the URI's host.
+        server_hostname: the name that the server's certificate must have; None takes the URI's
+            host.
         origin: the Origin field.
         subprotocols: what to offer, in order of preference.
         extensions: what to offer before permessage-deflate.
         compression: "deflate", a PerMessageDeflate with other parameters, or None.
         additional_headers: more fields of the request.
         user_agent_header: the User-Agent field; None leaves it out.
-        open_timeout: seconds for DNS, TCP, TLS and the opening handshake together; None is no limit.
+        open_timeout: seconds for DNS, TCP, TLS and the opening handshake together; None is no
+            limit.
         ping_interval: seconds between keepalive Pings; None sends none.
         ping_timeout: seconds that the Pong may take; None is no limit.
         close_timeout: seconds for the end of the connection, from its beginning; None is no limit.
         max_size: bytes of a message after decompression, or (message, fragment); None is no limit.
-        max_queue: messages that wait for recv() before reading stops, or (high, low); None is no limit.
+        max_queue: messages that wait for recv() before reading stops, or (high, low); None is no
+            limit.
         read_limit: likewise for their bytes.
-        write_limit: bytes that wait to be sent before send() waits, or (high, low); None is no limit.
+        write_limit: bytes that wait to be sent before send() waits, or (high, low); None is no
+            limit.
         logger: where to log; None takes "anyws.client".
 
     Raises:
-        ValueError: an argument has something that cannot be sent, or is out of its range; InvalidURI is one.
+        ValueError: an argument has something that cannot be sent, or is out of its range;
+            InvalidURI is one.
         TypeError: an argument has the wrong type.
         OSError: on entering: there is no connection to the server, or TLS fails (ssl.SSLError).
         InvalidHandshake: on entering: the server refuses, or what it answers is no handshake.
@@ -94,7 +100,7 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         ping_interval: float | None = 20,
         ping_timeout: float | None = 20,
         close_timeout: float | None = 10,
-        max_size: int | None | tuple[int | None, int | None] = 2**20,
+        max_size: int | tuple[int | None, int | None] | None = 2**20,
         max_queue: Limits = 2**5,
         read_limit: Limits = 2**16,
         write_limit: Limits = 2**16,
@@ -117,8 +123,7 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
             additional_headers=additional_headers,
             user_agent=user_agent_header,
         )
-        if open_timeout is not None and not open_timeout > 0:
-            raise ValueError(f"open_timeout of {open_timeout} seconds is not above 0")
+        check_seconds("open_timeout", open_timeout)
         self._open_timeout = open_timeout
         self._options = ConnectionOptions(
             ping_interval=ping_interval,
@@ -130,17 +135,19 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
             write_limit=write_limit,
         )
         self._logger = _LOGGER if logger is None else logger
+        self._entered = False
         self._lifespan: Lifespan | None = None
 
     def __await__(self) -> Generator[None, None, NoReturn]:
         raise TypeError(
-            "connect() cannot be awaited, because a connection owns tasks and they need a block that"
-            " ends: use `async with connect(...) as ws`, or contextlib.AsyncExitStack"
+            "connect() cannot be awaited, because a connection owns tasks and they need a block"
+            " that ends: use `async with connect(...) as ws`, or contextlib.AsyncExitStack"
         )
 
     async def __aenter__(self) -> Connection:
-        if self._lifespan is not None:
+        if self._entered:
             raise RuntimeError("connect() can be entered only once: call it again")
+        self._entered = True
         with move_on_after(self._open_timeout) as scope:
             connection, trailing_data = await self._open()
         if scope.cancelled_caught:

@@ -1,24 +1,24 @@
 """Messages in fragments: what recv_streaming() gives, and what send() does with an iterable.
 
-Owns the course of one fragmented message; the frames and the order of messages are others' business.
-RFC 6455 section 5.4.
+Owns the course of one fragmented message; the frames and the order of messages are others'
+business. RFC 6455 section 5.4.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from typing import TYPE_CHECKING, Final, Self
 
 from anyio import Event
 
-from ._types import CloseCode, Data, DataLike, Fragment
+from ._types import CloseCode, Data, DataLike, Fragment, State
 from .sansio._protocol import wrong_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-    from ._connection import Connection
+    from ._link import Link
 
 _END: Final = object()
 
@@ -37,14 +37,14 @@ def as_type(data: Data, *, text: bool) -> Data:
 class StreamedMessage(AsyncIterator[Data]):
     """One message in fragments: an asynchronous context manager whose value is iterated over."""
 
-    def __init__(self, connection: Connection, decode: bool | None) -> None:
-        self._connection = connection
+    def __init__(self, link: Link, decode: bool | None) -> None:
+        self._link = link
         self._decode = decode
         self._begun = False
         self._complete = False
 
-    async def __aenter__(self) -> StreamedMessage:
-        self._connection._begin_streaming()
+    async def __aenter__(self) -> Self:
+        self._link.begin_streaming()
         return self
 
     async def __aexit__(
@@ -53,19 +53,19 @@ class StreamedMessage(AsyncIterator[Data]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._connection._end_streaming(begun=self._begun, complete=self._complete)
+        self._link.end_streaming(begun=self._begun, complete=self._complete)
         self._complete = True
 
     async def __anext__(self) -> Data:
         if self._complete:
             raise StopAsyncIteration
-        message = await self._connection._next_message()
+        message = await self._link.next_message()
         data, fin = (message.data, message.fin) if type(message) is Fragment else (message, True)
         if self._decode is not None:
             data = as_type(data, text=self._decode)
         self._begun = True
         self._complete = fin
-        self._connection._pop()
+        self._link.pop()
         return data
 
 
@@ -73,13 +73,13 @@ class OutgoingMessage:
     """One message that is sent in fragments, each as soon as its item is there.
 
     Args:
-        connection: where to.
+        link: where to.
         text: as in `Connection.send`.
         compress: likewise.
     """
 
-    def __init__(self, connection: Connection, text: bool | None, compress: bool | None) -> None:
-        self._connection = connection
+    def __init__(self, link: Link, text: bool | None, compress: bool | None) -> None:
+        self._link = link
         self._text = text
         self._compress = compress
         self._begun = False
@@ -88,23 +88,28 @@ class OutgoingMessage:
     async def send(self, items: Iterable[DataLike] | AsyncIterable[DataLike]) -> None:
         """Send `items`; see `Connection.send`.
 
-        Cancellation: after the first item the message cannot be completed, and the connection fails.
+        Cancellation: after the first item the message cannot be completed, and the connection
+            fails.
         """
-        connection = self._connection
-        await connection._ready_to_send()
-        turn = connection._fragmenting = Event()
+        link = self._link
+        await link.ready_to_send()
+        turn = link.fragmenting = Event()
         try:
             if isinstance(items, AsyncIterable):
                 await self._send_async(items)
             else:
                 await self._send_sync(items)
         except BaseException:
-            if self._begun and not self._complete and connection.open:
-                connection._fail(CloseCode.INTERNAL_ERROR, "fragmented message is not complete")
+            if self._begun and not self._complete and link.protocol.state is State.OPEN:
+                link.fail(CloseCode.INTERNAL_ERROR, "fragmented message is not complete")
             raise
         finally:
-            connection._fragmenting = None
+            link.fragmenting = None
             turn.set()
+            if isinstance(items, AsyncGenerator):
+                # One that is left in the midst would wait for the garbage collector, which trio
+                # reports.
+                await items.aclose()
 
     async def _send_async(self, items: AsyncIterable[DataLike]) -> None:
         # An item does not wait for the next to come; so the last is known too late, and the message
@@ -121,19 +126,25 @@ class OutgoingMessage:
         item = next(iterator, _END)
         while item is not _END:
             _check_type(item)
+            # An iterator that fails after its first item ends the connection, sent or not; an item
+            # that has no UTF-8 does so only if the message is begun on the wire.
             self._begun = True
             following = next(iterator, _END)
+            self._begun = self._link.protocol.sending_fragments
             await self._send_fragment(item, fin=following is _END)
             item = following
 
     async def _send_fragment(self, item: object, *, fin: bool) -> None:
         data = _check_type(item)
+        link = self._link
+        await link.check_open()
+        link.transport.write(
+            link.protocol.send_fragment(data, fin=fin, text=self._text, compress=self._compress)
+        )
         self._begun = True
-        connection = self._connection
-        connection._write_fragment(data, fin=fin, text=self._text, compress=self._compress)
         self._complete = fin
-        await connection._drain()
-        await connection._yield_if_due()
+        await link.drain()
+        await link.yield_if_due()
 
 
 def _check_type(item: object) -> DataLike:

@@ -20,33 +20,6 @@ if TYPE_CHECKING:
 # How often in a row a call may return without yielding to the event loop (API rule R7).
 MAX_CALLS_WITHOUT_YIELD = 64
 
-Limits = int | None | tuple[int | None, int | None]
-"""A high-water mark, or (high, low); None is no limit."""
-
-
-def parse_limits(name: str, limits: Limits, low_divisor: int) -> tuple[int | None, int | None]:
-    """Give the high-water and the low-water mark.
-
-    Raises:
-        ValueError: they are not 0 <= low <= high, or high is under 1.
-    """
-    if isinstance(limits, tuple):
-        high, low = limits
-        if low is None and high is not None:
-            low = high // low_divisor
-    else:
-        high = limits
-        low = None if high is None else high // low_divisor
-    if high is None:
-        return None, None
-    assert low is not None
-    if high < 1:
-        raise ValueError(f"{name} of {high} is under 1")
-    if not 0 <= low <= high:
-        raise ValueError(f"low mark {low} of {name} is not between 0 and the high mark {high}")
-    return high, low
-
-
 class Inbox:
     """The messages between the decoder and recv().
 
@@ -63,9 +36,9 @@ class Inbox:
         "_low_bytes",
         "_low_messages",
         "_messages",
-        "_receiving",
         "_size",
         "_waiter",
+        "receiving",
     )
 
     def __init__(
@@ -78,7 +51,8 @@ class Inbox:
         self._messages: deque[Data | Fragment] = deque()
         self._size = 0
         self._closed = False
-        self._receiving = False
+        self.receiving = False
+        """Whether a task waits for a message."""
         self._waiter: Event | None = None
         self._calls_left = MAX_CALLS_WITHOUT_YIELD
 
@@ -135,12 +109,12 @@ class Inbox:
 
         Cancellation: loses nothing.
         """
-        if self._receiving:
+        if self.receiving:
             raise ConcurrencyError("another task is already receiving from this connection")
         if self._messages and self._calls_left:
             self._calls_left -= 1
             return True
-        self._receiving = True
+        self.receiving = True
         try:
             if self._messages or self._closed:
                 await checkpoint()
@@ -149,7 +123,7 @@ class Inbox:
                 await self._waiter.wait()
         finally:
             self._waiter = None
-            self._receiving = False
+            self.receiving = False
         self._calls_left = MAX_CALLS_WITHOUT_YIELD
         return bool(self._messages)
 

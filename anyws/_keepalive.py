@@ -1,4 +1,4 @@
-"""Pings and who waits for their Pongs, keepalive, and the close watchdog: the only place with a clock.
+"""Pings and their waiters, keepalive, and the close watchdog: the only place with a clock.
 
 Owns what happens because time passes; knows no bytes. RFC 6455 sections 5.5.2 and 5.5.3.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from anyio import CancelScope, Event, current_time
+from anyio.lowlevel import checkpoint
 
 from .exceptions import ConcurrencyError
 
@@ -22,10 +24,17 @@ if TYPE_CHECKING:
 # The payload of a Ping that the caller gives none: short, and not to be guessed from outside.
 _PING_SIZE = 4
 
+# Pings of keepalive that may wait for their Pongs; the latency is known up to so many intervals.
+_MAX_KEEPALIVE_PINGS = 16
+
+# How often other tasks may run before a Pong counts as not come: after work that has blocked the
+# event loop, what the peer sent meanwhile still waits to be read.
+_LAST_TURNS = 10
+
 
 def _clocks() -> tuple[float, float]:
-    # The clock of uvloop goes in steps of 1 ms, longer than a loopback takes; the clock of a test may go
-    # on its own. The longer of the two times is the right one for both.
+    # The clock of uvloop goes in steps of 1 ms, longer than a loopback takes; the clock of a test
+    # may go on its own. The longer of the two times is the right one for both.
     return current_time(), time.perf_counter()
 
 
@@ -69,16 +78,22 @@ class PongWaiter:
 
 
 class Pings:
-    """The Pings that no Pong has answered yet, oldest first."""
+    """The Pings that no Pong has answered yet, oldest first.
 
-    def __init__(self) -> None:
+    Args:
+        random_bytes: gives so many of them.
+    """
+
+    def __init__(self, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
+        self._random_bytes = random_bytes
+        self._keepalive_payloads: deque[bytes] = deque()
         self._waiters: dict[bytes, PongWaiter] = {}
 
     def new_payload(self) -> bytes:
         """Give a random payload that no pending Ping has."""
-        payload = os.urandom(_PING_SIZE)
+        payload = self._random_bytes(_PING_SIZE)
         while payload in self._waiters:
-            payload = os.urandom(_PING_SIZE)
+            payload = self._random_bytes(_PING_SIZE)
         return payload
 
     def check(self, data: bytes) -> None:
@@ -97,6 +112,13 @@ class Pings:
         waiter = self._waiters[data] = PongWaiter()
         return waiter
 
+    def add_keepalive(self, data: bytes) -> PongWaiter:
+        """Note a Ping of keepalive; only the newest are kept, for a peer that answers none."""
+        if len(self._keepalive_payloads) == _MAX_KEEPALIVE_PINGS:
+            self._waiters.pop(self._keepalive_payloads.popleft(), None)
+        self._keepalive_payloads.append(data)
+        return self.add(data)
+
     def receive_pong(self, data: bytes) -> float | None:
         """Resolve the Ping that `data` answers, and all before it.
 
@@ -108,11 +130,11 @@ class Pings:
         now = _clocks()
         # RFC 6455 section 5.5.3: an endpoint may "send a Pong frame for only the most recently
         # processed Ping frame", so the ones before are answered too.
-        for payload in list(self._waiters):
+        while True:
+            payload = next(iter(self._waiters))
             latency = self._waiters.pop(payload)._resolve(now)
             if payload == data:
-                break
-        return latency
+                return latency
 
     def fail(self, error: Callable[[], ConnectionClosed]) -> None:
         """Let all pending waiters raise what `error` makes."""
@@ -145,12 +167,18 @@ class Keepalive:
         self._send_ping = send_ping
         self._expire = expire
         self._scope = CancelScope(shield=True)
-        self._oldest: PongWaiter | None = None
+        # Its Pong answers all Pings before it too.
+        self._newest: PongWaiter | None = None
         self._life_at = 0.0
         self._reading = True
         self._resumed = Event()
         self.watching = False
         """Whether a sign of life is worth to be told: a Ping is out."""
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is anything to `run()`."""
+        return self._interval is not None
 
     def see_life(self) -> None:
         """Take that something came from the peer."""
@@ -172,32 +200,41 @@ class Keepalive:
 
     async def run(self) -> None:
         """Work until `stop()`, or until the time is over."""
-        if self._interval is None:
-            return
+        assert self._interval is not None
         with self._scope:
             next_ping_at = current_time() + self._interval
-            while True:
+            # What wakes us may be followed by stop() before our turn comes.
+            while not self._scope.cancel_called:
                 now = current_time()
+                if self._deadline() <= now:
+                    if await self._is_over():
+                        self._expire()
+                        return
+                    continue
                 if now >= next_ping_at:
                     next_ping_at = now + self._interval
-                    waiter = self._send_ping()
-                    if self._oldest is None or self._oldest.done:
-                        self._oldest = waiter
+                    if not self._waiting:
                         self._life_at = now
-                deadline = self._deadline()
-                if deadline <= now:
-                    self._expire()
-                    return
+                    self._newest = self._send_ping()
                 self._resumed = Event()
-                with CancelScope(deadline=min(next_ping_at, deadline)):
+                with CancelScope(deadline=min(next_ping_at, self._deadline())):
                     await self._resumed.wait()
 
+    @property
+    def _waiting(self) -> bool:
+        return self._newest is not None and not self._newest.done
+
     def _deadline(self) -> float:
-        if self._timeout is None or self._oldest is None or self._oldest.done:
-            self.watching = False
+        self.watching = self._timeout is not None and self._waiting
+        if self._timeout is None or not self.watching or not self._reading:
             return math.inf
-        self.watching = True
-        return self._life_at + self._timeout if self._reading else math.inf
+        return self._life_at + self._timeout
+
+    async def _is_over(self) -> bool:
+        """Say whether the deadline has passed, once the reader has had its turn."""
+        for _ in range(_LAST_TURNS):
+            await checkpoint()
+        return self._deadline() <= current_time() and not self._scope.cancel_called
 
 
 class Watchdog:

@@ -2,11 +2,12 @@
 
 Owns the task group and its ways out; what the tasks do stands in `_connection`.
 
-Three rules decide the form of it. The tasks are shielded from what cancels the block, because a frame
-that has begun to leave must be completed; `Lifespan.__aexit__` ends them in every case, within
-`close_timeout`. The exception of the block never enters the task group, so no group can wrap it: the
-group is left as if nothing had happened. And where an outer scope is cancelled while the block's own
-exception is on its way, the exception wins: it is the user's, and the cancellation will be met again.
+Three rules decide the form of it. The tasks are shielded from what cancels the block, because a
+frame that has begun to leave must be completed; `Lifespan.__aexit__` ends them in every case,
+within `close_timeout`. The exception of the block never enters the task group, so no group can wrap
+it: the group is left as if nothing had happened. And where an outer scope is cancelled while the
+block's own exception is on its way, the exception wins: it is the user's, and the cancellation will
+be met again.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Lifespan:
 
     async def __aenter__(self) -> Connection:
         await self._task_group.__aenter__()
-        self._connection._start(self._task_group, self._trailing_data)
+        self._connection._link.start(self._task_group, self._trailing_data)
         return self._connection
 
     async def __aexit__(
@@ -65,21 +66,28 @@ class Lifespan:
         try:
             if exc is None:
                 await connection.close()
-            elif isinstance(exc, get_cancelled_exc_class()):
-                await connection._drop()
+            elif is_cancellation(exc):
+                await connection._link.drop()
             else:
-                connection._start_close(Close(CloseCode.INTERNAL_ERROR))
+                connection._link.start_close(Close(CloseCode.INTERNAL_ERROR))
                 await connection.wait_closed()
         except BaseException as interruption:  # given back, and raised unless `exc` is
             try:
-                await connection._drop()
-            except (
-                BaseException
-            ) as second:  # a KeyboardInterrupt, or an asyncio task cancelled again
+                await connection._link.drop()
+            except BaseException as second:
+                # A KeyboardInterrupt, or an asyncio task that is cancelled again.
                 connection.abort()
                 return second
             return interruption
         return None
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Say whether `error` is a cancellation; trio makes a group of many."""
+    cancelled = get_cancelled_exc_class()
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(cancelled)[1] is None
+    return isinstance(error, cancelled)
 
 
 def raise_bare(group: BaseExceptionGroup[BaseException]) -> None:
@@ -87,7 +95,7 @@ def raise_bare(group: BaseExceptionGroup[BaseException]) -> None:
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
             raise_bare(error)
-        elif not isinstance(error, Exception):
+        elif not isinstance(error, Exception) and not is_cancellation(error):
             raise error from None
     raise group
 

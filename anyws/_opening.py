@@ -1,7 +1,7 @@
 """Opening handshakes over a transport: what reads and writes until there is a Connection.
 
-Owns the I/O of the two opening handshakes; what their bytes mean stands in `sansio`, who calls them in
-`_client` and `_server`. RFC 6455 section 4.
+Owns the I/O of the two opening handshakes; what their bytes mean stands in `sansio`, who calls them
+in `_client` and `_server`. RFC 6455 section 4.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import email.utils
 import inspect
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,9 @@ from anyio import (
     move_on_after,
 )
 from anyio.abc import SocketAttribute
+from anyio.lowlevel import checkpoint_if_cancelled
 
-from ._connection import Connection, ConnectionOptions
+from ._connection import Connection
 from ._http import Request, Response, text_response
 from ._types import Role
 from .exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
@@ -31,12 +33,13 @@ from .sansio._protocol import Protocol
 if TYPE_CHECKING:
     import logging
 
+    from ._options import ConnectionOptions
     from ._transports import Transport
     from .sansio._client_handshake import ClientHandshake
     from .sansio._server_handshake import ServerHandshake
 
-ProcessRequest = Callable[[Request], Response | None | Awaitable[Response | None]]
-ProcessResponse = Callable[[Request, Response], Response | None | Awaitable[Response | None]]
+ProcessRequest = Callable[[Request], Awaitable[Response | None] | Response | None]
+ProcessResponse = Callable[[Request, Response], Awaitable[Response | None] | Response | None]
 
 # How long a refused client may take to read the answer and to end its half, before its unread bytes
 # make the system answer them with a reset that can overtake ours.
@@ -77,7 +80,8 @@ async def open_client(
     try:
         response = await _exchange(transport, handshake)
     except BaseException:
-        await aclose_forcefully(transport)
+        with suppress(Exception):  # the error that is on its way says more
+            await aclose_forcefully(transport)
         raise
     return client_connection(transport, handshake, response, options, logger)
 
@@ -159,6 +163,7 @@ class ServerOpening:
         self._admit = admit
         self._handshake = settings.make_handshake()
         self._request: Request | None = None
+        self._responded = False
         self.error: InvalidHandshake | None = None
         """Why there is no connection, after `run()` gave none."""
 
@@ -166,8 +171,8 @@ class ServerOpening:
         """Read a request and answer it.
 
         Returns:
-            The connection, and what the client has sent behind its request; None where the answer was
-            another than 101, or the client left.
+            The connection, and what the client has sent behind its request; None where the answer
+            was another than 101, or the client left.
 
         Cancellation: the transport stays open, and `refuse()` may still answer.
         """
@@ -189,8 +194,7 @@ class ServerOpening:
         if response is not None:
             await self._refuse(response, None)
             return None
-        response = handshake.accept(request)
-        response = await self._process_response(request, response)
+        response = await self._process_response(request, self._accept(request))
         if handshake.error is not None or response.status != 101:
             await self._refuse(response, handshake.error)
             return None
@@ -198,8 +202,9 @@ class ServerOpening:
         return server_connection(self._transport, handshake, request, response, self._settings)
 
     async def refuse(self, status: int, text: str) -> None:
-        """Answer with an error, whatever has been read, and close."""
-        await self._refuse(text_response(status, text), None)
+        """Answer with an error, whatever has been read, unless an answer is out already."""
+        if not self._responded:
+            await self._refuse(text_response(status, text), None)
 
     async def _read_request(self) -> Request:
         while True:
@@ -214,54 +219,83 @@ class ServerOpening:
                 request.remote_address = self._transport.extra(SocketAttribute.remote_address, None)
                 return request
 
+    def _accept(self, request: Request) -> Response:
+        try:
+            return self._handshake.accept(request)
+        except Exception:
+            self._settings.logger.exception("select_subprotocol failed")
+            return _internal_error()
+
     async def _process_request(self, request: Request) -> Response | None:
         hook = self._settings.process_request
         if hook is None:
             return None
         try:
-            return await _call(hook, request)
+            response = await _call(hook, request)
+            if response is not None:
+                self._check(response, opens=False)
         except Exception:
             self._settings.logger.exception("process_request failed")
             return _internal_error()
+        return response
 
     async def _process_response(self, request: Request, response: Response) -> Response:
         hook = self._settings.process_response
         if hook is None:
             return response
+        opens = response.status == 101
         try:
-            return await _call(hook, request, response) or response
+            response = await _call(hook, request, response) or response
+            self._check(response, opens=opens)
         except Exception:
             self._settings.logger.exception("process_response failed")
             return _internal_error()
+        return response
+
+    def _check(self, response: Response, *, opens: bool) -> None:
+        """See that what a hook made of a response can be sent in its place.
+
+        Args:
+            response: the response.
+            opens: whether it may be one that opens a connection.
+
+        Raises:
+            ValueError: it has something that cannot be sent, or its status does not fit.
+            Exception: it has something of a wrong type.
+        """
+        if response.status < 200 and not (opens and response.status == 101):
+            raise ValueError(f"status {response.status} does not end a request that is refused")
+        self._encode(response)
+
+    def _encode(self, response: Response) -> bytes:
+        date = email.utils.formatdate(usegmt=True)
+        return self._handshake.send_response(response, self._request, date=date)
 
     async def _send(self, response: Response) -> None:
-        date = email.utils.formatdate(usegmt=True)
-        await self._transport.send(
-            self._handshake.send_response(response, self._request, date=date)
-        )
+        await checkpoint_if_cancelled()  # as long as nothing went out, `refuse()` may answer
+        self._responded = True
+        await self._transport.send(self._encode(response))
 
     async def _refuse(self, response: Response, error: InvalidHandshake | None) -> None:
         """Send another answer than 101, and let the client read it."""
         self.error = error or InvalidStatus(response)
-        self._settings.logger.info("refused with HTTP %d: %s", response.status, self.error)
+        logger = self._settings.logger
+        if error is None:
+            logger.info("answered with HTTP %d", response.status)
+        else:
+            logger.info("refused with HTTP %d: %s", response.status, error)
         try:
             await self._send(response)
             with move_on_after(_LINGER_TIMEOUT):
                 await self._transport.send_eof()
                 while True:
                     await self._transport.receive()
-        except (
-            NotImplementedError,
-            EndOfStream,
-            BrokenResourceError,
-            ClosedResourceError,
-            OSError,
-        ):
-            pass  # it has left, or its stream has no halves
+        except Exception as exc:  # it has left, or its stream has no halves
+            logger.debug("end of a refused handshake: %r", exc)
 
 
 async def _call(
-    hook: Callable[..., Response | None | Awaitable[Response | None]], *args: Any
+    hook: Callable[..., Awaitable[Response | None] | Response | None], *args: Any
 ) -> Response | None:
     result = hook(*args)
     if inspect.isawaitable(result):

@@ -1,11 +1,12 @@
 """The pytest fixtures `ws_pair` and `ws_server`, for whoever has anyws installed.
 
-Owns the fixtures alone; what they give stands in `anyws.testing`, which is imported when one is used.
+Owns the fixtures alone; what they give stands in `anyws.testing`, which is imported when one is
+used.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,15 +18,15 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def ws_pair() -> Callable[..., connection_pair]:
-    """Give `connection_pair`: `async with ws_pair(max_size=100) as (client, server)`."""
-    from .testing import connection_pair
+    """Give what opens two connected connections, as `anyws.testing.connection_pair`."""
+    from .testing import connection_pair  # noqa: PLC0415  # pytest imports this module at each start
 
     return connection_pair
 
 
 @pytest.fixture
 def ws_server() -> Callable[..., memory_server]:
-    """Give `memory_server`: `async with ws_server(handler) as connect`."""
-    from .testing import memory_server
+    """Give what serves in memory, as `anyws.testing.memory_server`."""
+    from .testing import memory_server  # noqa: PLC0415  # likewise
 
     return memory_server

@@ -1,59 +1,42 @@
 """Serving: from listeners, or from one accepted stream, to Connections and their handlers.
 
-Owns who is accepted, who runs the handlers, and the bounded end of all; knows no byte of a handshake.
-RFC 6455 section 4.2.
+Owns who is accepted, who runs the handlers, and the bounded end of all; knows no byte of a
+handshake. RFC 6455 section 4.2.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio import (
-    TASK_STATUS_IGNORED,
     BrokenResourceError,
     CancelScope,
     ClosedResourceError,
     Event,
+    TypedAttributeLookupError,
     create_task_group,
-    get_cancelled_exc_class,
     move_on_after,
     sleep,
 )
 from anyio.abc import Listener, SocketAttribute
-from anyio.streams.stapled import MultiListener
 
 from . import _transports
-from ._connection import ConnectionOptions
 from ._http import Response, text_response
-from ._lifespan import Lifespan, raise_as_is, raise_bare
-from ._opening import ServerOpening, ServerSettings, choose_compression
+from ._lifespan import Lifespan
+from ._opening import ServerOpening, ServerSettings
 from ._types import Close, CloseCode
-from .exceptions import ConnectionClosed, InvalidMessage
-from .sansio._handshake import PRODUCT
-from .sansio._origins import SAME_HOST
 from .sansio._protocol import check_close
-from .sansio._server_handshake import ServerHandshake
 
 if TYPE_CHECKING:
     import ssl as ssl_module
-    from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
-    from os import PathLike
-    from types import TracebackType
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from anyio.abc import ByteStream, TaskGroup, TaskStatus
+    from anyio.abc import ByteStream
 
     from ._connection import Connection
-    from ._inbox import Limits
-    from ._opening import ProcessRequest, ProcessResponse
-    from .sansio._deflate import PerMessageDeflate
-    from .sansio._extensions import ServerExtension
-    from .sansio._origins import OriginPolicy
-    from .sansio._server_handshake import SubprotocolSelector
 
-__all__ = ["Server", "serve", "serve_forever", "unix_serve", "wrap_server"]
-
-_LOGGER = logging.getLogger("anyws.server")
+_T = TypeVar("_T")
 
 # Seconds before accepting is tried again after it failed, as it does when descriptors run out.
 _FIRST_ACCEPT_DELAY = 0.05
@@ -86,11 +69,18 @@ class Server:
         # What to do with the error of a handler; None logs it.
         self._fail = fail
         self._logger = settings.logger
+        # Asked for now: a socket that is closed does not know them any more.
+        self._addresses = _extra(listeners, SocketAttribute.local_address)
+        self._ports = _extra(listeners, SocketAttribute.local_port)
         self._accepted = 0
         self._places_taken = 0
         self._connections: set[Connection] = set()
         self._openings: set[CancelScope] = set()
         self._closing = False
+        self._close = Close(CloseCode.GOING_AWAY)
+        # Around all that runs; not the scope of the task group, which on trio has none until it is
+        # entered.
+        self._scope = CancelScope()
         self._accept_scope = CancelScope()
         self._task_group = create_task_group()
         self._closed = Event()
@@ -102,12 +92,14 @@ class Server:
         Raises:
             TypedAttributeLookupError: the server does not listen on TCP.
         """
-        return self._listeners[0].extra(SocketAttribute.local_port)
+        if not self._ports:
+            raise TypedAttributeLookupError("the server does not listen on TCP")
+        return self._ports[0]
 
     @property
     def addresses(self) -> list[Any]:
         """The addresses that the server listens on, as their sockets give them."""
-        return [listener.extra(SocketAttribute.local_address) for listener in self._listeners]
+        return list(self._addresses)
 
     @property
     def connections(self) -> frozenset[Connection]:
@@ -127,7 +119,8 @@ class Server:
         """Stop listening, end all connections, and wait for their handlers.
 
         Half-open handshakes get a 503, open connections a Close frame. Handlers that have not ended
-        after `grace` seconds are cancelled, and their connections dropped.
+        after `grace` seconds are cancelled, and their connections dropped; so is one that waits for
+        this itself.
 
         Args:
             code: as in `Connection.close`.
@@ -142,11 +135,12 @@ class Server:
         close = check_close(code, reason)
         if not self._closing:
             self._closing = True
+            self._close = close
             self._accept_scope.cancel()
             for scope in list(self._openings):
                 scope.cancel()
             for connection in list(self._connections):
-                connection._start_close(close)
+                connection._link.start_close(close)
         try:
             with move_on_after(grace):
                 await self._closed.wait()
@@ -157,22 +151,24 @@ class Server:
     def _abort(self) -> None:
         """End everything now, without waiting for it."""
         self._closing = True
-        self._task_group.cancel_scope.cancel()
+        self._scope.cancel()
 
     async def _run(self) -> None:
         """Accept and serve until closed."""
         try:
-            async with self._task_group:
-                with self._accept_scope:
-                    async with create_task_group() as accepting:
-                        for listener in self._listeners:
-                            accepting.start_soon(self._accept, listener)
+            with self._scope:
+                async with self._task_group:
+                    with self._accept_scope:
+                        async with create_task_group() as accepting:
+                            for listener in self._listeners:
+                                accepting.start_soon(self._accept, listener)
         finally:
             self._closed.set()
 
     async def _accept(self, listener: Listener[ByteStream]) -> None:
         """Accept until cancelled; running out of descriptors or memory only delays it."""
         delay = _FIRST_ACCEPT_DELAY
+        told = False
         try:
             while True:
                 accepted = self._accepted
@@ -185,7 +181,13 @@ class Server:
                 except (OSError, BrokenResourceError) as exc:
                     if self._accepted > accepted:
                         delay = _FIRST_ACCEPT_DELAY
-                    self._logger.error("cannot accept, next try in %.2f s: %r", delay, exc)
+                        told = False
+                    cause = exc if isinstance(exc, OSError) else exc.__cause__ or exc
+                    # Told once until it works again; a client that left before its turn is nothing.
+                    quiet = told or isinstance(cause, ConnectionAbortedError)
+                    told = told or not quiet
+                    level = logging.DEBUG if quiet else logging.ERROR
+                    self._logger.log(level, "cannot accept, next try in %.2f s: %r", delay, cause)
                     await sleep(delay)
                     delay = min(2 * delay, _MAX_ACCEPT_DELAY)
         finally:
@@ -209,6 +211,8 @@ class Server:
             opened = await self._open(stream, admit)
             if opened is not None:
                 await self._handle(*opened)
+        except Exception:  # one connection's trouble is not that of the others
+            self._logger.exception("connection failed")
         finally:
             if took_place:
                 self._places_taken -= 1
@@ -216,7 +220,7 @@ class Server:
     async def _open(
         self, stream: ByteStream, admit: Callable[[], Response | None]
     ) -> tuple[Connection, bytes] | None:
-        """Run the opening handshake, within open_timeout; close the stream if nothing comes of it."""
+        """Run the opening handshake, within open_timeout; close the stream if it fails."""
         transport: _transports.Transport | None = None
         opening: ServerOpening | None = None
         opened = None
@@ -238,12 +242,12 @@ class Server:
                     self._logger.info("no handshake within %s seconds", self._open_timeout)
                 else:
                     self._logger.debug("no connection: %s", opening.error)
-        except OSError as exc:  # of TLS; ssl.SSLError is one
-            self._logger.info("TLS handshake failed: %s", exc)
+        except (OSError, BrokenResourceError, ClosedResourceError) as exc:  # ssl.SSLError too
+            self._logger.info("opening handshake failed: %r", exc)
         finally:
             self._openings.discard(scope)
             if opened is None:
-                await _close_stream(transport or stream)
+                await close_stream(transport or stream)
         return opened
 
     async def _handle(self, connection: Connection, trailing_data: bytes) -> None:
@@ -251,13 +255,8 @@ class Server:
         try:
             async with Lifespan(connection, trailing_data) as ws:
                 if self._closing:
-                    ws._start_close(Close(CloseCode.GOING_AWAY))
+                    ws._link.start_close(self._close)
                 await self._call_handler(ws)
-        except Exception as exc:
-            if self._fail is not None:
-                self._fail(exc)
-            else:
-                self._logger.error("connection handler failed", exc_info=exc)
         finally:
             self._connections.discard(connection)
 
@@ -265,22 +264,26 @@ class Server:
         try:
             await self._handler(connection)
         except Exception as exc:
-            # The end of its own connection is no error of a handler, alone or in the handler's groups.
-            if connection.open or not _is_end_of(connection, exc):
-                raise
-            self._logger.debug("handler ended with its connection: %s", exc)
+            # The end of its own connection is no error of a handler, alone or in the handler's
+            # groups.
+            if connection._link.is_end(exc):
+                self._logger.debug("handler ended with its connection: %s", exc)
+                return
+            # Told now: the peer may take its time to answer our Close.
+            connection._link.start_close(Close(CloseCode.INTERNAL_ERROR))
+            if self._fail is not None:
+                self._fail(exc)
+            else:
+                self._logger.exception("connection handler failed")
 
 
-def _is_end_of(connection: Connection, exc: BaseException) -> bool:
-    if isinstance(exc, BaseExceptionGroup):
-        return all(_is_end_of(connection, error) for error in exc.exceptions)
-    if not isinstance(exc, ConnectionClosed):
-        return False
-    end = connection._closed_error()
-    return exc.rcvd == end.rcvd or exc.sent == end.sent
+def _extra(listeners: Iterable[Listener[ByteStream]], attribute: _T) -> list[_T]:
+    """Give the values of a typed attribute, from the listeners that have it."""
+    found = [listener.extra(attribute, None) for listener in listeners]
+    return [value for value in found if value is not None]
 
 
-async def _close_stream(stream: ByteStream) -> None:
+async def close_stream(stream: ByteStream) -> None:
     """Close a stream that no connection has taken.
 
     Cancellation: it is closed without ceremony.
@@ -288,318 +291,5 @@ async def _close_stream(stream: ByteStream) -> None:
     try:
         with move_on_after(_CLOSE_TIMEOUT):
             await stream.aclose()
-    except (OSError, BrokenResourceError, ClosedResourceError):
-        pass  # TLS says that it was not ended in its way: it is closed all the same
-
-
-class serve:  # noqa: N801  # it is used as a function: `async with serve(handler) as server`
-    """Serve WebSocket connections: `async with serve(handler, host, port) as server`.
-
-    The block owns the server. Left normally, `server.close()`; left by an exception or by cancellation,
-    all connections are dropped. What the body raises leaves as itself.
-
-    Args:
-        handler: an async function; it is called with each connection. Its return closes the connection
-            with 1000, its exception with 1011.
-        host: a name or address to listen on; None is all interfaces.
-        port: the TCP port; 0 picks one for all addresses.
-        listeners: listeners to accept from, instead of host and port; the server closes them.
-        ssl: the context for TLS.
-        backlog: connections that the system may hold before they are accepted; None is its maximum.
-        reuse_port: whether other processes may listen on the same port.
-        origins: which pages may connect: SAME_HOST, those from the host that the request names; a
-            sequence of str, re.Pattern and None (no Origin field); or "*", any.
-        subprotocols: what the server speaks, in order of preference.
-        select_subprotocol: called with the request and what it offers, to choose one or none.
-        extensions: what the server accepts besides permessage-deflate.
-        compression: "deflate", a PerMessageDeflate with other parameters, or None.
-        process_request: called with each request, plain or async; a Response answers it.
-        process_response: called with the request and our response, plain or async; a Response
-            takes its place.
-        server_header: the Server field; None leaves it out.
-        max_connections: above it the answer is 503; None is no limit.
-        open_timeout: seconds for TLS and the opening handshake together; None is no limit.
-        ping_interval: as for `connect`, and so are the parameters from here to `write_limit`.
-        ping_timeout: see there.
-        close_timeout: see there.
-        max_size: see there.
-        max_queue: see there.
-        read_limit: see there.
-        write_limit: see there.
-        handler_errors: "log" logs what a handler raises; "raise" ends the server and raises it out of
-            the block, for tests.
-        logger: where to log; None takes "anyws.server".
-
-    Raises:
-        ValueError: an argument is out of its range.
-        TypeError: an argument has the wrong type.
-        OSError: on entering: listening fails.
-
-    Cancellation: on entering, nothing is left open.
-    """
-
-    def __init__(
-        self,
-        handler: Callable[[Connection], Awaitable[None]],
-        host: str | None = "localhost",
-        port: int = 0,
-        *,
-        listeners: Iterable[Listener[Any]] | None = None,
-        ssl: ssl_module.SSLContext | None = None,
-        backlog: int | None = None,
-        reuse_port: bool = False,
-        origins: OriginPolicy = SAME_HOST,
-        subprotocols: Sequence[str] | None = None,
-        select_subprotocol: SubprotocolSelector | None = None,
-        extensions: Sequence[ServerExtension] | None = None,
-        compression: str | PerMessageDeflate | None = "deflate",
-        process_request: ProcessRequest | None = None,
-        process_response: ProcessResponse | None = None,
-        server_header: str | None = PRODUCT,
-        max_connections: int | None = None,
-        open_timeout: float | None = 10,
-        ping_interval: float | None = 20,
-        ping_timeout: float | None = 20,
-        close_timeout: float | None = 10,
-        max_size: int | None | tuple[int | None, int | None] = 2**20,
-        max_queue: Limits = 2**5,
-        read_limit: Limits = 2**16,
-        write_limit: Limits = 2**16,
-        handler_errors: str = "log",
-        logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
-    ) -> None:
-        if handler_errors not in {"log", "raise"}:
-            raise ValueError(f"handler_errors {handler_errors!r}, expected 'log' or 'raise'")
-        if max_connections is not None and max_connections < 0:
-            raise ValueError(f"max_connections of {max_connections} is negative")
-        if open_timeout is not None and not open_timeout > 0:
-            raise ValueError(f"open_timeout of {open_timeout} seconds is not above 0")
-        deflate = choose_compression(compression)
-        accepted = [*(extensions or ()), *(() if deflate is None else (deflate,))]
-
-        def make_handshake() -> ServerHandshake:
-            return ServerHandshake(
-                origins=origins,
-                subprotocols=subprotocols,
-                select_subprotocol=select_subprotocol,
-                extensions=accepted,
-                server_header=server_header,
-            )
-
-        make_handshake()  # its ValueErrors belong to this call
-        self._handler = handler
-        self._host = host
-        self._port = port
-        self._unix_path: str | PathLike[str] | None = None
-        self._own_listeners = listeners
-        self._ssl = ssl
-        self._backlog = backlog
-        self._reuse_port = reuse_port
-        self._max_connections = max_connections
-        self._open_timeout = open_timeout
-        self._raise_errors = handler_errors == "raise"
-        self._settings = ServerSettings(
-            make_handshake=make_handshake,
-            process_request=process_request,
-            process_response=process_response,
-            options=ConnectionOptions(
-                ping_interval=ping_interval,
-                ping_timeout=ping_timeout,
-                close_timeout=close_timeout,
-                max_size=max_size,
-                max_queue=max_queue,
-                read_limit=read_limit,
-                write_limit=write_limit,
-            ),
-            logger=_LOGGER if logger is None else logger,
-        )
-        self._server: Server | None = None
-        self._handler_error: Exception | None = None
-
-    def __await__(self) -> Generator[None, None, NoReturn]:
-        raise TypeError(
-            "serve() cannot be awaited, because a server owns tasks and they need a block that ends:"
-            " use `async with serve(...) as server`, or `await tg.start(serve_forever, ...)`"
-        )
-
-    async def __aenter__(self) -> Server:
-        if self._server is not None:
-            raise RuntimeError("serve() can be entered only once: call it again")
-        listeners = await self._listen()
-        self._task_group = create_task_group()
-        self._server = Server(
-            self._handler,
-            listeners,
-            self._settings,
-            ssl=self._ssl,
-            max_connections=self._max_connections,
-            open_timeout=self._open_timeout,
-            fail=self._take_handler_error if self._raise_errors else None,
-        )
-        await self._task_group.__aenter__()
-        self._task_group.start_soon(self._server._run, name="anyws server")
-        return self._server
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        assert self._server is not None
-        interruption: BaseException | None = None
-        try:
-            if exc is None:
-                await self._server.close()
-        except BaseException as error:  # raised below, unless the body raised or a handler did
-            interruption = error
-        self._server._abort()
-        failed = self._handler_error is not None and (
-            exc is None or isinstance(exc, get_cancelled_exc_class())
-        )
-        try:
-            if failed and exc is not None:
-                # This cancellation is the one of our own scope, which takes it in.
-                await self._task_group.__aexit__(exc_type, exc, traceback)
-            else:
-                await self._task_group.__aexit__(None, None, None)
-        except get_cancelled_exc_class() as cancelled:
-            interruption = cancelled
-        except BaseExceptionGroup as group:
-            raise_bare(group)
-        if failed:
-            assert self._handler_error is not None
-            raise_as_is(self._handler_error)
-        if exc is None and interruption is not None:
-            raise interruption
-
-    async def _listen(self) -> list[Listener[ByteStream]]:
-        if self._own_listeners is not None:
-            given = list(self._own_listeners)
-        elif self._unix_path is not None:
-            given = [await _transports.listen_unix(self._unix_path, backlog=self._backlog)]
-        else:
-            given = [
-                await _transports.listen_tcp(
-                    self._host, self._port, backlog=self._backlog, reuse_port=self._reuse_port
-                )
-            ]
-        listeners: list[Listener[ByteStream]] = []
-        for listener in given:
-            listeners.extend(
-                listener.listeners if isinstance(listener, MultiListener) else [listener]
-            )
-        return listeners
-
-    def _take_handler_error(self, error: Exception) -> None:
-        if self._handler_error is None:
-            self._handler_error = error
-        self._task_group.cancel_scope.cancel()
-
-
-class unix_serve(serve):  # noqa: N801  # it is used as a function
-    """Serve on a UNIX socket: `async with unix_serve(handler, path) as server`.
-
-    Args:
-        handler: as for `serve`.
-        path: the path of the socket; a socket that nobody listens on any more is replaced.
-        arguments: those of `serve`, but host, port and listeners.
-
-    Raises:
-        OSError: on entering: listening fails.
-
-    Cancellation: on entering, nothing is left open.
-    """
-
-    def __init__(
-        self,
-        handler: Callable[[Connection], Awaitable[None]],
-        path: str | PathLike[str],
-        **arguments: Any,
-    ) -> None:
-        super().__init__(handler, **arguments)
-        self._unix_path = path
-
-
-async def serve_forever(
-    handler: Callable[[Connection], Awaitable[None]],
-    host: str | None = "localhost",
-    port: int = 0,
-    *,
-    task_status: TaskStatus[Server] = TASK_STATUS_IGNORED,
-    **arguments: Any,
-) -> None:
-    """Serve until cancelled or closed: `server = await tg.start(serve_forever, handler, host, port)`.
-
-    Args:
-        handler: as for `serve`.
-        host: likewise.
-        port: likewise.
-        task_status: is given the Server once it listens.
-        arguments: those of `serve`.
-
-    Raises:
-        OSError: listening fails.
-
-    Cancellation: all connections are dropped.
-    """
-    async with serve(handler, host, port, **arguments) as server:
-        task_status.started(server)
-        await server.serve_forever()
-
-
-class wrap_server:  # noqa: N801  # it is used as a function: `async with wrap_server(stream) as ws`
-    """Accept a connection over any byte stream: `async with wrap_server(stream) as ws`.
-
-    Args:
-        stream: a connected stream; the block closes it.
-        arguments: those of `serve` that are about one connection.
-
-    Raises:
-        InvalidHandshake: on entering: the request was refused, or what came was none.
-        TimeoutError: on entering: `open_timeout` is over.
-
-    Cancellation: on entering, the stream is closed.
-    """
-
-    def __init__(self, stream: ByteStream, **arguments: Any) -> None:
-        self._stream = stream
-        self._serve = serve(_no_handler, **arguments)
-        self._lifespan: Lifespan | None = None
-
-    async def __aenter__(self) -> Connection:
-        if self._lifespan is not None:
-            raise RuntimeError("wrap_server() can be entered only once: call it again")
-        opened = None
-        timeout = self._serve._open_timeout
-        opening: ServerOpening | None = None
-        stream = self._stream
-        try:
-            with move_on_after(timeout) as scope:
-                if self._serve._ssl is not None:
-                    stream = await _transports.wrap_tls(stream, self._serve._ssl, server_side=True)
-                opening = ServerOpening(_transports.wrap(stream), self._serve._settings)
-                opened = await opening.run()
-        finally:
-            if opened is None:
-                await _close_stream(stream)
-        if opened is None:
-            if scope.cancelled_caught:
-                raise TimeoutError(f"no handshake within {timeout} seconds (open_timeout)")
-            assert opening is not None
-            raise opening.error or InvalidMessage("no handshake")
-        self._lifespan = Lifespan(*opened)
-        return await self._lifespan.__aenter__()
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        assert self._lifespan is not None
-        await self._lifespan.__aexit__(exc_type, exc, traceback)
-
-
-async def _no_handler(connection: Connection) -> None:
-    """Stand where wrap_server() has a block instead."""
+    except Exception:  # noqa: S110  # TLS says that it was not ended in its way: it is closed all the same
+        pass

@@ -163,6 +163,8 @@ class InvalidOrigin(InvalidHeader):
 
     def __init__(self, value: str | None, problem: str | None = None) -> None:
         super().__init__("Origin", value, problem)
+        # What copy and pickle make it of again.
+        self.args = (value, problem)
 
 
 class NegotiationError(InvalidHandshake):

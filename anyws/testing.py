@@ -1,6 +1,7 @@
 """For tests: connections and servers in memory, and streams that misbehave as told.
 
-Owns streams that need no socket, so that a virtual clock works; what runs over them is the real thing.
+Owns streams that need no socket, so that a virtual clock works; what runs over them is the real
+thing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from anyio import (
     ClosedResourceError,
     EndOfStream,
     Event,
+    aclose_forcefully,
     create_task_group,
     sleep,
     sleep_forever,
@@ -23,7 +25,7 @@ from anyio.lowlevel import checkpoint
 from ._client import wrap_client
 from ._lifespan import Lifespan
 from ._opening import client_connection, server_connection
-from ._server import serve, wrap_server
+from ._serving import serve, wrap_server
 from ._transports import wrap
 
 if TYPE_CHECKING:
@@ -64,8 +66,8 @@ class _Pipe:
 class MemoryStream(ByteStream):
     """One end of a byte stream in memory, made by `memory_stream_pair`.
 
-    It behaves like a socket: it holds a bounded number of bytes, sends what fits, and a cancelled send
-    may have sent a part of its data.
+    It behaves like a socket: it holds a bounded number of bytes, sends what fits, and a cancelled
+    send may have sent a part of its data.
     """
 
     def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
@@ -74,6 +76,7 @@ class MemoryStream(ByteStream):
         self._closed = False
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
+        """Receive, as any ByteStream does."""
         await checkpoint()
         pipe = self._incoming
         while True:
@@ -89,6 +92,7 @@ class MemoryStream(ByteStream):
             await pipe.changed.wait()
 
     async def send(self, item: bytes) -> None:
+        """Send, as any ByteStream does."""
         await checkpoint()
         pipe = self._outgoing
         view = memoryview(item)
@@ -108,11 +112,13 @@ class MemoryStream(ByteStream):
                 await pipe.changed.wait()
 
     async def send_eof(self) -> None:
+        """End this half, as any ByteStream does."""
         self._outgoing.ended = True
         self._outgoing.notify()
         await checkpoint()
 
     async def aclose(self) -> None:
+        """Close, as any ByteStream does."""
         self._closed = True
         self._outgoing.ended = True
         self._incoming.broken = True
@@ -138,7 +144,8 @@ class FaultyStream(ByteStream):
         stream: the other.
         split: bytes that one send or receive moves at the most; None leaves them as they are.
         delay: seconds that each of them takes longer.
-        reset_after: bytes, sent and received together, after which the stream is broken; None is never.
+        reset_after: bytes, sent and received together, after which the stream is broken; None is
+            never.
         stall_after: likewise, after which nothing moves any more.
     """
 
@@ -159,31 +166,52 @@ class FaultyStream(ByteStream):
         self._reset_after = reset_after
         self._stall_after = stall_after
         self._moved = 0
+        self._reset = False
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
+        """Receive, as any ByteStream does."""
         room = await self._misbehave(max_bytes)
-        data = await self._stream.receive(room)
+        try:
+            data = await self._stream.receive(room)
+        except ClosedResourceError:
+            self._check_reset()
+            raise
         self._moved += len(data)
         return data
 
     async def send(self, item: bytes) -> None:
+        """Send, as any ByteStream does."""
         view = memoryview(item)
-        while view:
+        while True:
             room = await self._misbehave(len(view))
-            await self._stream.send(bytes(view[:room]))
+            try:
+                await self._stream.send(bytes(view[:room]))
+            except ClosedResourceError:
+                self._check_reset()
+                raise
             self._moved += room
             view = view[room:]
+            if not view:
+                return
 
     async def send_eof(self) -> None:
+        """End this half, as any ByteStream does."""
         await self._misbehave(1)
         await self._stream.send_eof()
 
     async def aclose(self) -> None:
+        """Close, as any ByteStream does."""
         await self._stream.aclose()
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """Give those of the stream below."""
         return self._stream.extra_attributes
+
+    def _check_reset(self) -> None:
+        # Closing the other stream is how it is broken, also for a task that is waiting in it.
+        if self._reset:
+            raise BrokenResourceError(f"reset after {self._reset_after} bytes, as told")
 
     async def _misbehave(self, size: int) -> int:
         """Wait, hang or break as told; give how many of `size` bytes may move now."""
@@ -194,8 +222,9 @@ class FaultyStream(ByteStream):
             limits.append(self._split)
         if self._reset_after is not None:
             if self._moved >= self._reset_after:
+                self._reset = True
                 await self._stream.aclose()
-                raise BrokenResourceError(f"reset after {self._reset_after} bytes, as told")
+                self._check_reset()
             limits.append(self._reset_after - self._moved)
         if self._stall_after is not None:
             if self._moved >= self._stall_after:
@@ -232,10 +261,12 @@ class MemoryListener(Listener[ByteStream]):
     ) -> None:
         """Call `handler` in a task for each stream, until closed or cancelled."""
         async with AsyncExitStack() as stack:
-            tasks = task_group or await stack.enter_async_context(create_task_group())
+            if task_group is None:
+                task_group = await stack.enter_async_context(create_task_group())
+            start_soon = task_group.start_soon
 
             def accept(stream: ByteStream) -> None:
-                tasks.start_soon(handler, stream)
+                start_soon(handler, stream)
 
             self._accept = accept
             self._accepting.set()
@@ -245,6 +276,7 @@ class MemoryListener(Listener[ByteStream]):
                 self._accept = None
 
     async def aclose(self) -> None:
+        """Stop listening."""
         self._closed.set()
         self._accepting.set()
         await checkpoint()
@@ -296,7 +328,9 @@ class connection_pair:  # noqa: N801  # it is used as a function
 
 
 class memory_server:  # noqa: N801  # it is used as a function: `async with memory_server(handler) as connect`
-    """Serve in memory: `async with memory_server(handler) as connect`, then `async with connect() as ws`.
+    """Serve in memory: `async with memory_server(handler) as connect`.
+
+    Then `async with connect() as ws` gives a client.
 
     The server and the handshakes are real; only the sockets are not.
 
@@ -338,7 +372,11 @@ class memory_connect:  # noqa: N801  # see memory_server
 
     async def __aenter__(self) -> Connection:
         stream = await self._listener.connect()
-        self._client = wrap_client(stream, self._uri, **self._arguments)
+        try:
+            self._client = wrap_client(stream, self._uri, **self._arguments)
+        except BaseException:
+            await aclose_forcefully(stream)
+            raise
         return await self._client.__aenter__()
 
     async def __aexit__(

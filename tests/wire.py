@@ -85,6 +85,40 @@ class Frame:
         return self.payload[2:].decode()
 
 
+def split_frames(data: bytes) -> tuple[list[Frame], bytes]:
+    """Read the frames in `data`; give them and what is behind the last whole one.
+
+    It is for much data: it unmasks a payload in one go.
+    """
+    frames = []
+    start = 0
+    while len(data) - start >= 2:
+        first, second = data[start : start + 2]
+        extended = {126: 2, 127: 8}.get(second & 0x7F, 0)
+        at = start + 2 + extended
+        size = int.from_bytes(data[start + 2 : at], "big") if extended else second & 0x7F
+        masked = bool(second & 0x80)
+        key = data[at : at + 4] if masked else b""
+        at += len(key)
+        payload = data[at : at + size]
+        if len(data) < at + size:
+            break
+        if masked:
+            stream = (key * (size // 4 + 1))[:size]
+            whole = int.from_bytes(payload, "big") ^ int.from_bytes(stream, "big")
+            payload = whole.to_bytes(size, "big")
+        frames.append(Frame(first & 0x0F, payload, bool(first & 0x80), first >> 4 & 7, masked))
+        start = at + size
+    return frames, data[start:]
+
+
+def parse_frames(data: bytes) -> list[Frame]:
+    """Read the frames that `data` consists of."""
+    frames, rest = split_frames(data)
+    assert not rest, "the last frame is not whole"
+    return frames
+
+
 class Peer:
     """The other end: it sends what it is told and reads frames, however wrong.
 

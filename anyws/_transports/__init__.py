@@ -5,6 +5,7 @@ Owns the choice of a transport; knows no WebSocket.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import anyio
@@ -55,7 +56,11 @@ async def open_unix(path: str | PathLike[str]) -> UNIXSocketStream:
 
     Cancellation: nothing is left open.
     """
-    return await anyio.connect_unix(path)
+    try:
+        return await anyio.connect_unix(path)
+    except OSError as exc:
+        exc.add_note(f"while connecting to {os.fsdecode(path)}")
+        raise
 
 
 async def wrap_tls(

@@ -78,9 +78,10 @@ class Transport(ByteStream):
 
     @abc.abstractmethod
     async def flush_forever(self) -> None:
-        """Send what is written, until `write_eof()` has taken effect, the stream is lost, or `abort()`.
+        """Send what is written, until that is over by `write_eof()`, loss or `abort()`.
 
-        It runs on when the caller's scope is cancelled: a frame that has begun to leave is completed.
+        It runs on when the caller's scope is cancelled: a frame that has begun to leave is
+        completed.
 
         Raises:
             Exception: whatever the stream raises when it is lost.

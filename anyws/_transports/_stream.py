@@ -1,10 +1,11 @@
 """A transport over any anyio byte stream.
 
-Owns the write buffer and the only calls of `stream.send` once a connection is open; knows no WebSocket.
+Owns the write buffer and the only calls of `stream.send` once a connection is open; knows no
+WebSocket.
 
-A cancelled `ByteStream.send` does not say how much of its data went out: on trio a part may have. So
-no task of the application ever sends: `write` keeps the bytes, and the task that runs `flush_forever`,
-which no outer scope cancels, sends them.
+A cancelled `ByteStream.send` does not say how much of its data went out: on trio a part may have.
+So no task of the application ever sends: `write` keeps the bytes, and the task that runs
+`flush_forever`, which no outer scope cancels, sends them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,15 @@ if TYPE_CHECKING:
 _COALESCE_SIZE = 65536
 
 
+class _DrainWaiter:
+    """One who waits in `drain`; others may write again before its task runs."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.reached = False
+        self.event = Event()
+
+
 class StreamTransport(Transport):
     """Any anyio byte stream as a transport.
 
@@ -41,7 +51,7 @@ class StreamTransport(Transport):
         self._chunks: deque[bytes] = deque()
         self._latest = b""
         self._written = Event()
-        self._drain_waiters: list[tuple[int, Event]] = []
+        self._drain_waiters: list[_DrainWaiter] = []
         self._eof_written = False
         self._write_ended = False
         self._aborted = False
@@ -75,7 +85,12 @@ class StreamTransport(Transport):
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        return self._stream.extra_attributes
+        try:
+            return self._stream.extra_attributes
+        except (OSError, AttributeError):
+            # anyio asks the socket for the peer's address, which one that was reset does not know
+            # any more; uvloop does not even have the socket then.
+            return {}
 
     # Writing.
 
@@ -101,18 +116,21 @@ class StreamTransport(Transport):
         self._written.set()
 
     async def drain(self, limit: int) -> bool:
-        if self.write_buffer_size > limit and not self._write_ended:
-            waiter = (limit, Event())
-            self._drain_waiters.append(waiter)
-            try:
-                await waiter[1].wait()  # _flush(), release() or _end_writing() ends it
-            finally:
-                self._drain_waiters.remove(waiter)
-        return self.write_buffer_size <= limit
+        if self.write_buffer_size <= limit:
+            return True
+        if self._write_ended:
+            return False
+        waiter = _DrainWaiter(limit)
+        self._drain_waiters.append(waiter)
+        try:
+            await waiter.event.wait()  # _flush(), release() or _end_writing() ends it
+        finally:
+            self._drain_waiters.remove(waiter)
+        return waiter.reached
 
     def release(self) -> None:
-        for _, event in self._drain_waiters:
-            event.set()
+        for waiter in self._drain_waiters:
+            waiter.event.set()
 
     async def flush_forever(self) -> None:
         try:
@@ -143,9 +161,10 @@ class StreamTransport(Transport):
                 data = b"".join(parts)
             await self._stream.send(data)  # the peer's reading, or abort(), ends it
             self.write_buffer_size -= len(data)
-            for limit, event in self._drain_waiters:
-                if self.write_buffer_size <= limit:
-                    event.set()
+            for waiter in self._drain_waiters:
+                if self.write_buffer_size <= waiter.limit:
+                    waiter.reached = True
+                    waiter.event.set()
 
     async def _end_half(self) -> None:
         if isinstance(self._stream, TLSStream):
@@ -156,7 +175,8 @@ class StreamTransport(Transport):
         try:
             await self._stream.send_eof()
         except Exception:
-            # The stream has no halves, or is lost: nothing shows the peer our end but the end of all.
+            # The stream has no halves, or is lost: nothing shows the peer our end but the end of
+            # all.
             self._pump_scope.cancel()
         self.resume_reading()
 

@@ -59,7 +59,7 @@ class HeadReader:
     """
 
     def __init__(self, kind: Kind, used: int = 0) -> None:
-        self._kind = kind
+        self._kind: Kind = kind
         self._room = MAX_HEAD_SIZE - used
         self._buffer = bytearray()
         self._line_count = 0

@@ -1,7 +1,7 @@
 """The life of an open connection: which frames may come and go, and what answers them.
 
-Everything that changes the state of a connection stands here, without I/O and without waiting. Knows
-no stream, no task and no clock. RFC 6455 sections 5 to 7.
+Everything that changes the state of a connection stands here, without I/O and without waiting.
+Knows no stream, no task and no clock. RFC 6455 sections 5 to 7.
 
 A Protocol is born OPEN, when an opening handshake has succeeded:
 
@@ -78,7 +78,7 @@ class Protocol:
         self,
         role: Role,
         *,
-        max_size: int | None | tuple[int | None, int | None] = 2**20,
+        max_size: int | tuple[int | None, int | None] | None = 2**20,
         extension: Extension | None = None,
     ) -> None:
         self.role = role
@@ -89,6 +89,10 @@ class Protocol:
         self.rcvd_then_sent: bool | None = None
         self.failure: ProtocolError | None = None
         """What the peer did wrong, if it did."""
+        self.holds_failure = False
+        """Whether a failure that is found waits for `release_failure()`."""
+        self.held_failure: Failure | None = None
+        """The failure that waits; nothing that still comes has a meaning."""
         self.eof_to_send = False
         """Whether our half of the stream is to end once all that was to be sent is out."""
         max_message_size, max_fragment_size = parse_max_size(max_size)
@@ -123,6 +127,11 @@ class Protocol:
         Returns:
             Messages as str or bytes, Fragment, Ping, Pong, Close and Failure, in their order.
         """
+        if self.state is not State.OPEN and not self.expects_data:
+            # RFC 6455 section 7.1.7: after failing the connection an endpoint does not "continue to
+            # attempt to process data (including a responding Close frame) from the remote
+            # endpoint". What came before and waits for its budget is another matter.
+            data = b""
         events = self.decoder.feed(data, max_bytes, max_messages)
         for event in events:
             kind = type(event)
@@ -132,9 +141,17 @@ class Protocol:
                 self._receive_ping(event)  # type: ignore[arg-type]  # its exact type is Ping
             elif kind is Close:
                 self._receive_close(event)  # type: ignore[arg-type]  # its exact type is Close
-            elif kind is Failure:
+            elif kind is Failure and not self.holds_failure:
                 self._receive_failure(event)  # type: ignore[arg-type]  # its exact type is Failure
+            elif kind is Failure:
+                self.held_failure = event  # type: ignore[assignment]  # likewise
         return events
+
+    def release_failure(self) -> None:
+        """Fail the connection, if a failure waits for that; `data_to_send()` has the Close frame."""
+        if self.held_failure is not None:
+            failure, self.held_failure = self.held_failure, None
+            self._receive_failure(failure)
 
     def receive_eof(self) -> None:
         """Take the end of the stream, or the loss of it."""
@@ -335,6 +352,8 @@ class Protocol:
         return self._encode(opcode, payload, fin=fin, rsv1=opcode is not Opcode.CONT)
 
     def _send_control(self, opcode: Opcode, data: BytesLike) -> bytes:
+        if isinstance(data, memoryview):
+            data = data.tobytes()
         if len(data) > MAX_CONTROL_SIZE:
             raise ValueError(
                 f"control frame of {len(data)} bytes exceeds the limit of {MAX_CONTROL_SIZE} bytes"
@@ -351,7 +370,7 @@ class Protocol:
 
 
 def parse_max_size(
-    max_size: int | None | tuple[int | None, int | None],
+    max_size: int | tuple[int | None, int | None] | None,
 ) -> tuple[int | None, int | None]:
     """Give the limits of a message and of a fragment.
 
@@ -402,7 +421,8 @@ def check_close(code: int, reason: str) -> Close:
     """
     if code != CloseCode.NO_STATUS_RCVD and not is_valid_close_code(code):
         raise ValueError(
-            f"close code {code} may not be sent: expected 1000 to 1003, 1007 to 1014 or 3000 to 4999"
+            f"close code {code} may not be sent,"
+            " expected 1000 to 1003, 1007 to 1014 or 3000 to 4999"
         )
     size = len(reason.encode())
     if size > MAX_REASON_SIZE:

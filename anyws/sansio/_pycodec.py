@@ -121,6 +121,11 @@ class _Failed(Exception):
         self.reason = reason
 
 
+def _invalid_text(where: str = "text") -> _Failed:
+    # No more details: Python's depend on where the stream happened to be cut.
+    return _Failed(f"invalid UTF-8 in {where}", CloseCode.INVALID_DATA)
+
+
 class Decoder:
     """Frames in, messages and control frames out.
 
@@ -290,8 +295,8 @@ class Decoder:
             return payload
         try:
             return payload.decode()
-        except UnicodeDecodeError as exc:
-            raise self._invalid_text(exc) from None
+        except UnicodeDecodeError:
+            raise _invalid_text() from None
 
     def _decode_header(self, first: int, second: int, events: list[Event]) -> bool:
         """Decode a header, and the whole frame if it is a control frame; say if it was there."""
@@ -408,11 +413,11 @@ class Decoder:
             raise _Failed(f"invalid close code {code}")
         try:
             return Close(code, payload[2:].decode())
-        except UnicodeDecodeError as exc:
-            raise self._invalid_text(exc, "close reason") from None
+        except UnicodeDecodeError:
+            raise _invalid_text("close reason") from None
 
     def _decode_payload(self) -> str | bytes | Fragment | None:
-        """Take what has come of the data frame in progress; give a message or fragment at its end."""
+        """Take what has come of the data frame; give a message or fragment at its end."""
         data = self._data
         start = self._position
         stop = min(start + self._remaining, len(data))
@@ -443,16 +448,18 @@ class Decoder:
 
     def _inflate_piece(self, piece: bytes | bytearray, fin: bool) -> bytes:
         assert self._inflate is not None
-        limit = None if self._max_size is None else self._max_size - self._message_size
+        what, limit, room = "message", self._max_size, None
+        if limit is not None:
+            room = limit - self._message_size
         if self._max_fragment_size is not None:
-            room = self._max_fragment_size - self._frame_size
-            limit = room if limit is None else min(limit, room)
+            fragment_room = self._max_fragment_size - self._frame_size
+            if room is None or fragment_room < room:
+                what, limit, room = "fragment", self._max_fragment_size, fragment_room
         try:
-            return self._inflate.decode(piece, limit, fin=fin)
+            return self._inflate.decode(piece, room, fin=fin)
         except PayloadTooBig:
             raise _Failed(
-                f"message exceeds the limit of {self._max_size or self._max_fragment_size} bytes"
-                " after decompression",
+                f"{what} exceeds the limit of {limit} bytes after decompression",
                 CloseCode.MESSAGE_TOO_BIG,
             ) from None
 
@@ -462,27 +469,24 @@ class Decoder:
         self._message += piece
 
     def _check_text(self, piece: bytes | bytearray) -> None:
-        # RFC 6455 section 8.1: invalid UTF-8 fails the connection; we do it at the first wrong byte.
+        # RFC 6455 section 8.1: invalid UTF-8 fails the connection; we do it at the first wrong
+        # byte.
         unchecked = self._utf8_tail + piece
         try:
             _, checked = utf_8_decode(unchecked, "strict", False)
-        except UnicodeDecodeError as exc:
-            raise self._invalid_text(exc) from None
+        except UnicodeDecodeError:
+            raise _invalid_text() from None
         self._utf8_tail = tail = bytes(unchecked[checked:])
         # Python waits for the third byte before it rejects a surrogate, the second tells already.
         if len(tail) > 1 and tail[0] == 0xED and tail[1] > 0x9F:
-            raise _Failed("invalid UTF-8 in text: surrogate", CloseCode.INVALID_DATA)
-
-    @staticmethod
-    def _invalid_text(exc: UnicodeDecodeError, where: str = "text") -> _Failed:
-        return _Failed(f"invalid UTF-8 in {where}: {exc.reason}", CloseCode.INVALID_DATA)
+            raise _invalid_text()
 
     def _end_message(self, piece: bytes | bytearray) -> str | bytes | Fragment:
         message: str | bytes | Fragment
         if self.fragments or self._message:
             self._append(piece)
             if self._utf8_tail:
-                raise _Failed("invalid UTF-8 in text: it ends too soon", CloseCode.INVALID_DATA)
+                raise _invalid_text()
             if self.fragments:
                 message = self._fragment(fin=True)
                 self.fragments = False
@@ -491,8 +495,8 @@ class Decoder:
         elif self._opcode == _TEXT:
             try:
                 message = piece.decode()
-            except UnicodeDecodeError as exc:
-                raise self._invalid_text(exc) from None
+            except UnicodeDecodeError:
+                raise _invalid_text() from None
         else:
             message = bytes(piece)
         self._message = bytearray()

@@ -12,7 +12,7 @@ import urllib.parse
 from dataclasses import dataclass, field
 
 from ..exceptions import InvalidURI
-from ._headers import build_basic_authorization
+from ._headers import build_basic_authorization, build_host
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _AUTHORITY_END = re.compile(r"[/?]")
@@ -51,6 +51,13 @@ class WebSocketURI:
     query: str = ""
     user_info: tuple[str, str] | None = field(default=None, repr=False)
     unix_path: str | None = None
+
+    def __str__(self) -> str:
+        """Give the URI without user information and query, which may be secrets."""
+        if self.unix_path is not None:
+            return f"ws+unix://{self.unix_path}:{self.path}"
+        scheme = "wss" if self.secure else "ws"
+        return f"{scheme}://{build_host(self.host, self.port, self.secure)}{self.path}"
 
     @property
     def resource_name(self) -> str:

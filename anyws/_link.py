@@ -1,0 +1,483 @@
+"""A transport and a protocol joined: chunks to messages, replies to writes, and the end of both.
+
+Owns the synchronous path from a chunk to the inbox, the waiters and the replies, the state of the
+end, and what the connection's own tasks do. What a user calls stands in `_connection`; who runs the
+tasks, in `_lifespan`. Knows no frame and no socket. RFC 6455 sections 5 to 7.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from anyio import CancelScope, Event, move_on_after
+from anyio.lowlevel import checkpoint
+
+from ._inbox import MAX_CALLS_WITHOUT_YIELD, Inbox
+from ._keepalive import Keepalive, Pings, PongWaiter, Watchdog
+from ._tasks import ClosingScopes, UserTasks
+from ._types import Close, CloseCode, Data, Fragment, Pong, State
+from .exceptions import ConcurrencyError, ConnectionClosed, KeepaliveTimeout
+
+if TYPE_CHECKING:
+    import logging
+
+    from anyio.abc import TaskGroup
+
+    from ._options import ConnectionOptions
+    from ._transports import Transport
+    from .sansio._protocol import Protocol
+
+# After both Close frames are exchanged, and ours has left, nothing more has to be waited for. This
+# lets the peer's last bytes arrive before our socket goes, which would answer them with a reset
+# that overtakes our Close.
+_LINGER_TIMEOUT = 1.0
+
+# Seconds that the application has to answer the messages before a bad frame. Until it asks for the
+# next message, or they are over, the connection stays open for its answers.
+_ANSWER_TIMEOUT = 1.0
+
+# Bytes that wait to be sent before Pongs coalesce, where write_limit is None.
+_PONG_LIMIT = 65536
+
+# How often other tasks may run before a cancelled connection is dropped: the flusher needs two or
+# three turns to get a Close frame out where nothing is in its way.
+_DROP_TURNS = 10
+
+
+class Link:
+    """What a Connection is made of.
+
+    Args:
+        transport: moves the bytes.
+        protocol: says what they mean.
+        options: what the user chose.
+        logger: where to log.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        protocol: Protocol,
+        options: ConnectionOptions,
+        logger: logging.Logger | logging.LoggerAdapter[Any],
+    ) -> None:
+        self.transport = transport
+        self.protocol = protocol
+        self.logger = logger
+        self.inbox = Inbox(options.queue_marks(), options.read_marks())
+        self.pings = Pings()
+        self.latency = 0.0
+        self.closing_scopes = ClosingScopes()
+        self.user_tasks = UserTasks(self._fail_user_task)
+        self.task_group: TaskGroup | None = None
+        self.closed = Event()
+        """Set when the connection is over and its transport closed."""
+        self.fragmenting: Event | None = None
+        """Set while a fragmented message is being sent; its set() lets the next sender go."""
+        self._write_high, write_low = options.write_marks()
+        self._write_low = write_low or 0
+        # What the application lifts for itself it does not lift for its peers.
+        self._pong_limit = _PONG_LIMIT if self._write_high is None else self._write_high
+        self._calls_left = MAX_CALLS_WITHOUT_YIELD
+        self._keepalive = Keepalive(
+            options.ping_interval, options.ping_timeout, self._send_ping, self._expire_keepalive
+        )
+        self._keepalive_expired = False
+        # Receiving.
+        self._reading_paused = False
+        self._streaming = False
+        # Whether what still comes of a message that recv_streaming() left is to be dropped.
+        self._skipping = False
+        # Whether the application has been given a message and has not come back for the next.
+        self._answering = False
+        protocol.holds_failure = True
+        # Whether we have given up, so that what finds no room in the inbox is dropped; and whether
+        # something was.
+        self._discarding = False
+        self._dropping = False
+        # The end. It begins when the state is no longer open, and is settled when nothing more can
+        # be received.
+        self._ending = False
+        # Whether our half of the stream has ended, behind all that was written.
+        self._flushed = False
+        self._settled = Event()
+        self._cause: BaseException | None = None
+        self._watchdog = Watchdog(options.close_timeout, self.closed, self.abort)
+
+    # Receiving.
+
+    def feed(self, data: bytes) -> None:
+        """Take a chunk from the transport; empty to go on with what was left over. Never waits."""
+        protocol = self.protocol
+        inbox = self.inbox
+        if data and self._keepalive.watching:
+            self._keepalive.see_life()
+        if not protocol.expects_data or protocol.held_failure is not None:
+            # It is read on only to find the end of the stream.
+            return
+        while True:
+            for event in protocol.receive_data(data, inbox.byte_room, inbox.message_room):
+                kind = type(event)
+                if kind is str or kind is bytes or kind is Fragment:
+                    self._take_message(event)  # type: ignore[arg-type]  # one of the three
+                elif kind is Pong:
+                    self._take_pong(event)  # type: ignore[arg-type]  # its exact type is Pong
+            self._write_replies()
+            if not protocol.expects_data:
+                self._settle(protocol.failure)
+            if not protocol.decoder.pending:
+                break
+            if inbox.full and not self._discarding:
+                break
+            data = b""
+        if protocol.held_failure is not None:
+            self._take_failure()
+        if inbox.full and not self._discarding:
+            self._reading_paused = True
+            self._keepalive.pause()
+            self.transport.pause_reading()
+
+    def _take_message(self, message: Data | Fragment) -> None:
+        if self._skipping and type(message) is Fragment:
+            self._skipping = not message.fin
+        elif self._discarding and (self._dropping or self.inbox.full):
+            # We have given up, and nobody has made room for what the peer sent before its Close: it
+            # is dropped, and all after it, or else that Close would not be reached.
+            self._dropping = True
+        else:
+            self._answering = True
+            self.inbox.put(message)
+
+    def _take_failure(self) -> None:
+        """Fail the connection, after what the application still answers to earlier messages."""
+        if self.protocol.state is not State.OPEN or not self._answering:
+            self._release_failure()
+        else:
+            assert self.task_group is not None
+            self.task_group.start_soon(self._release_failure_in_time, name="anyws failure")
+
+    async def _release_failure_in_time(self) -> None:
+        with move_on_after(_ANSWER_TIMEOUT, shield=True) as scope:
+            await self._settled.wait()
+        if scope.cancelled_caught:
+            self._release_failure()
+
+    def _release_failure(self) -> None:
+        protocol = self.protocol
+        if protocol.held_failure is not None:
+            protocol.release_failure()
+            self._write_replies()
+            self._settle(protocol.failure)
+
+    def _take_pong(self, pong: Pong) -> None:
+        latency = self.pings.receive_pong(pong.data)
+        if latency is not None:
+            self.latency = latency
+
+    def _write_replies(self) -> None:
+        protocol = self.protocol
+        if protocol.pong_to_send and self.transport.write_buffer_size > self._pong_limit:
+            # The peer does not read: one Pong is kept for it, whatever it sends.
+            self.transport.write_latest(protocol.data_to_send(newest_pong=True))
+            return
+        replies = protocol.data_to_send()
+        if replies:
+            self.transport.write(replies)
+        if protocol.state is not State.OPEN:
+            self.begin_end()
+
+    async def next_message(self) -> Data | Fragment:
+        """Wait for the next message and give it; `pop()` takes it out.
+
+        Cancellation: loses nothing.
+        """
+        if self._answering and not self.inbox:
+            self._answering = False
+            self._release_failure()
+        if not await self.inbox.ready():
+            raise self.closed_error()
+        return self.inbox.head
+
+    def pop(self) -> None:
+        """Take the oldest message out of the inbox, and read on if there is room again."""
+        inbox = self.inbox
+        inbox.pop()
+        if self._reading_paused and inbox.low:
+            self._reading_paused = False
+            self.feed(b"")
+            if not self._reading_paused:
+                self._keepalive.resume()
+                self.transport.resume_reading()
+
+    def check_not_streaming(self) -> None:
+        """See that no recv_streaming() is in use.
+
+        Raises:
+            ConcurrencyError: one is.
+        """
+        if self._streaming:
+            raise ConcurrencyError("recv_streaming() is in use on this connection")
+
+    def begin_streaming(self) -> None:
+        """Give the message in progress, or else the next, as fragments."""
+        self.check_not_streaming()
+        self._streaming = True
+        if not self.inbox:
+            self.protocol.decoder.fragments = True
+            self.feed(b"")
+
+    def end_streaming(self, *, begun: bool, complete: bool) -> None:
+        """Drop what has come of the message that recv_streaming() left, and what will."""
+        self._streaming = False
+        inbox = self.inbox
+        if complete:
+            return
+        if not begun and not inbox:
+            # Nothing of it was seen: the next recv() gets it whole.
+            self.protocol.decoder.fragments = False
+            return
+        while inbox:
+            message = inbox.head
+            self.pop()
+            if type(message) is not Fragment or message.fin:
+                return
+        self._skipping = True
+
+    # Sending.
+
+    @property
+    def _over_high(self) -> bool:
+        return self._write_high is not None and self.transport.write_buffer_size > self._write_high
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether a message cannot be sent at once."""
+        return self.fragmenting is not None or self._over_high
+
+    async def ready_to_send(self) -> None:
+        """Wait for our turn and for room; the peer's reading, or the end, ends it.
+
+        Raises:
+            ConnectionClosed: the connection is no longer open.
+
+        Cancellation: nothing was sent.
+        """
+        await self.yield_if_due()
+        while self.protocol.state is State.OPEN and self.must_wait:
+            if self.fragmenting is not None:
+                await self.fragmenting.wait()
+            else:
+                await self.transport.drain(self._write_low)
+        await self.check_open()
+
+    async def drain(self) -> None:
+        """Wait while more than the high-water mark is unsent.
+
+        Raises:
+            ConnectionClosed: the connection ended before.
+
+        Cancellation: what was written goes out.
+        """
+        if self._over_high and not await self.transport.drain(self._write_low):
+            await self._raise_closed()
+
+    async def yield_if_due(self) -> None:
+        """Let other tasks run if they have not for a while (API rule R7)."""
+        if self._calls_left:
+            self._calls_left -= 1
+        else:
+            self._calls_left = MAX_CALLS_WITHOUT_YIELD
+            await checkpoint()
+
+    async def check_open(self) -> None:
+        """See that the connection is open; if it closes, wait until it is known how.
+
+        Raises:
+            ConnectionClosed: it is not.
+        """
+        if self.protocol.state is not State.OPEN:
+            await self._raise_closed()
+
+    async def _raise_closed(self) -> NoReturn:
+        # How it ended is known once the peer has answered our Close, or will not.
+        await self._settled.wait()  # the watchdog bounds it
+        raise self.closed_error()
+
+    def _send_ping(self) -> PongWaiter:
+        payload = self.pings.new_payload()
+        self.transport.write(self.protocol.send_ping(payload))
+        return self.pings.add_keepalive(payload)
+
+    def _expire_keepalive(self) -> None:
+        self._keepalive_expired = True
+        self.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
+
+    # The end.
+
+    def start_close(self, close: Close) -> None:
+        """Begin the closing handshake, unless the connection is ending already. Never waits."""
+        self._release_failure()
+        if self.protocol.state is State.OPEN:
+            if self.protocol.sending_fragments:
+                self.fail(CloseCode.INTERNAL_ERROR, "close during a fragmented message")
+                return
+            self.transport.write(self.protocol.send_close(close.code, close.reason))
+            self.begin_end()
+        self._discard()
+
+    def fail(self, code: int, reason: str) -> None:
+        """Fail the connection (RFC 6455 section 7.1.7). Never waits."""
+        self.protocol.fail(code, reason)
+        self._write_replies()
+        self._settle(None)
+        self._discard()
+
+    def abort(self) -> None:
+        """Drop the transport. Never waits."""
+        self.protocol.lose_write()
+        self.transport.abort()
+        self.begin_end()
+
+    def begin_end(self) -> None:
+        """Do what is due once the connection is not open any more; may be called again."""
+        protocol = self.protocol
+        if not self._ending:
+            self._ending = True
+            self._keepalive.stop()
+            self.closing_scopes.cancel()
+            self._watchdog.begin()
+            if self.task_group is not None and not self.closed.is_set():
+                self.task_group.start_soon(self._watchdog.run, name="anyws close watchdog")
+        if protocol.eof_to_send:
+            self.transport.write_eof()
+            if self._flushed and protocol.close_rcvd is not None:
+                self._watchdog.hasten(_LINGER_TIMEOUT)
+
+    def _discard(self) -> None:
+        """Read on without regard to room: the peer's Close comes after all that it has sent."""
+        self._discarding = True
+        if self._reading_paused:
+            self._reading_paused = False
+            self.feed(b"")
+            self.transport.resume_reading()
+
+    def _settle(self, cause: BaseException | None) -> None:
+        """Take that nothing more will be received, and let all who wait for something know it."""
+        if not self._settled.is_set():
+            self._settled.set()
+            self._cause = self._cause or cause
+            self.inbox.close()
+            self.pings.fail(self.closed_error)
+            self.transport.release()
+            if self.fragmenting is not None:
+                # Its sender may wait for the next fragment for ever; others must not.
+                self.fragmenting.set()
+        self.begin_end()
+
+    def closed_error(self) -> ConnectionClosed:
+        """Make the error that says how the connection ended, as far as it has."""
+        error = self.protocol.close_exc()
+        if self._keepalive_expired:
+            error = KeepaliveTimeout(error.rcvd, error.sent, error.rcvd_then_sent)
+        error.__cause__ = self._cause
+        return error
+
+    def is_end(self, exc: BaseException) -> bool:
+        """Say whether `exc` tells nothing but the end of this connection, alone or in groups."""
+        if isinstance(exc, BaseExceptionGroup):
+            return all(self.is_end(error) for error in exc.exceptions)
+        if self.protocol.state is State.OPEN or not isinstance(exc, ConnectionClosed):
+            return False
+        end = self.protocol.close_exc()
+        return exc.rcvd == end.rcvd or exc.sent == end.sent
+
+    def _fail_user_task(self, exc: Exception) -> None:
+        if self.is_end(exc):
+            self.logger.debug("task ended with its connection: %s", exc)
+            return
+        self.logger.error("task of a connection failed", exc_info=exc)
+        self._cause = self._cause or exc
+        if self.protocol.state is State.OPEN:
+            self.fail(CloseCode.INTERNAL_ERROR, "")
+
+    # What `_lifespan` runs.
+
+    def start(self, task_group: TaskGroup, trailing_data: bytes) -> None:
+        """Begin to live: start the tasks, after what came with the opening handshake."""
+        self.task_group = task_group
+        task_group.start_soon(self._read, name="anyws reader")
+        task_group.start_soon(self._flush, name="anyws flusher")
+        if self._keepalive.needed:
+            task_group.start_soon(self._keepalive.run, name="anyws keepalive")
+        if trailing_data:
+            self.feed(trailing_data)
+
+    async def _read(self) -> None:
+        """Read until the stream ends, then see the connection to its end.
+
+        Never raises an Exception: it becomes the cause of the end.
+        """
+        try:
+            await self.transport.pump(self.feed)
+            self._lose(None)
+            # The peer has ended its half; our Close may still wait to be sent. The watchdog, which
+            # aborts the transport, ends this.
+            if self.protocol.close_sent is not None:
+                with CancelScope(shield=True):
+                    await self.transport.drain(0)
+        except Exception as exc:
+            self._lose(exc)
+        finally:
+            self._lose(None)
+            await self._close_transport()
+            self.protocol.receive_eof()
+            self.closed.set()
+            self.user_tasks.cancel()
+
+    async def _flush(self) -> None:
+        """Send what is written, until that is over.
+
+        Never raises an Exception: it becomes the cause of the end.
+        """
+        try:
+            await self.transport.flush_forever()
+            self._flushed = True
+        except Exception as exc:
+            # What the peer has sent before is still to be read; the reader finds the end of it.
+            self._cause = self._cause or exc
+            self.protocol.lose_write()
+        self.begin_end()
+
+    def _lose(self, cause: BaseException | None) -> None:
+        if self.protocol.state is State.OPEN:
+            self._release_failure()
+        self.protocol.lose_write()
+        self._settle(cause)
+
+    async def _close_transport(self) -> None:
+        with CancelScope(shield=True, deadline=self._watchdog.deadline) as scope:
+            try:
+                await self.transport.aclose()
+            except Exception as exc:
+                self.logger.debug("closing the transport failed: %r", exc)
+        self.transport.abort()  # ends the flusher, whatever it was at
+        if scope.cancelled_caught:
+            # Closing without ceremony waits for nothing.
+            with CancelScope(shield=True):
+                await self.transport.aclose()
+
+    async def drop(self) -> None:
+        """End the connection now, after a Close with 1001 if that can leave without waiting.
+
+        Cancellation: it ends all the same.
+        """
+        if not self.protocol.sending_fragments:
+            self.start_close(Close(CloseCode.GOING_AWAY))
+        # An aborted transport is closed without waiting, which bounds the shield.
+        with CancelScope(shield=True):
+            for _ in range(_DROP_TURNS):
+                if not self.transport.write_buffer_size:
+                    break
+                await checkpoint()
+            self.abort()
+            await self.closed.wait()

@@ -1,0 +1,74 @@
+"""The options of a connection's life, and what they stand for.
+
+Owns the values that `connect` and `serve` have in common, and their checks; does nothing with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .sansio._protocol import parse_max_size
+
+Limits = int | tuple[int | None, int | None] | None
+"""A high-water mark, or (high, low); None is no limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """What `connect` and `serve` let a user choose for the life of a connection."""
+
+    ping_interval: float | None = 20.0
+    ping_timeout: float | None = 20.0
+    close_timeout: float | None = 10.0
+    max_size: int | tuple[int | None, int | None] | None = 2**20
+    max_queue: Limits = 2**5
+    read_limit: Limits = 2**16
+    write_limit: Limits = 2**16
+
+    def __post_init__(self) -> None:
+        check_seconds("ping_interval", self.ping_interval)
+        check_seconds("ping_timeout", self.ping_timeout)
+        check_seconds("close_timeout", self.close_timeout)
+        parse_max_size(self.max_size)
+        for marks in (self.queue_marks, self.read_marks, self.write_marks):
+            marks()
+
+    def queue_marks(self) -> tuple[int | None, int | None]:
+        """Give the high and the low mark of `max_queue`, in messages."""
+        return parse_marks("max_queue", self.max_queue, 4)
+
+    def read_marks(self) -> tuple[int | None, int | None]:
+        """Give the high and the low mark of `read_limit`, in bytes."""
+        return parse_marks("read_limit", self.read_limit, 2)
+
+    def write_marks(self) -> tuple[int | None, int | None]:
+        """Give the high and the low mark of `write_limit`, in bytes."""
+        return parse_marks("write_limit", self.write_limit, 4)
+
+
+def check_seconds(name: str, seconds: float | None) -> None:
+    """See that a time-out or interval is above 0.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"{name} of {seconds} seconds is not above 0")
+
+
+def parse_marks(name: str, limits: Limits, low_divisor: int) -> tuple[int | None, int | None]:
+    """Give the high-water and the low-water mark.
+
+    Raises:
+        ValueError: they are not 0 <= low <= high, or high is under 1.
+    """
+    high, low = limits if isinstance(limits, tuple) else (limits, None)
+    if high is None:
+        return None, None
+    if low is None:
+        low = high // low_divisor
+    if high < 1:
+        raise ValueError(f"{name} of {high} is under 1")
+    if not 0 <= low <= high:
+        raise ValueError(f"low mark {low} of {name} is not between 0 and the high mark {high}")
+    return high, low
