@@ -221,15 +221,18 @@ class Connection(ObjectStream[Data]):
 
         Use it as `async with ws.recv_streaming() as fragments:` and iterate over `fragments` with
         `async for`. A message that has already come whole is one fragment. Leaving the block early
-        skips the rest of the message.
+        skips the rest of the message, if any of it has come.
 
         Args:
-            decode: as in `recv()`.
+            decode: as in `recv()`. A code point that is cut by fragments comes with the one that
+                completes it.
 
         Raises:
-            ConcurrencyError: on entering the block, when it is in use already; in the iteration,
-                when another task is receiving.
+            ConcurrencyError: on entering the block, when another task is receiving; in the
+                iteration, when another task is iterating.
             ConnectionClosed: in the iteration, when the connection ends before the message does.
+            UnicodeDecodeError: in the iteration, when a Binary fragment that `decode` asks to be
+                str is not UTF-8.
 
         Cancellation: the iteration loses no fragment; leaving the block by it skips the rest.
         """

@@ -6,6 +6,7 @@ business. RFC 6455 section 5.4.
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from typing import TYPE_CHECKING, Final, Self
 
@@ -40,11 +41,17 @@ class StreamedMessage(AsyncIterator[Data]):
     def __init__(self, link: Link, decode: bool | None) -> None:
         self._link = link
         self._decode = decode
+        # Binary that is wanted as str may be cut within a code point, like Text.
+        self._decoder = getincrementaldecoder("utf-8")()
+        self._entered = False
         self._begun = False
         self._complete = False
 
     async def __aenter__(self) -> Self:
+        if self._entered:
+            raise RuntimeError("recv_streaming() can be entered only once: call it again")
         self._link.begin_streaming()
+        self._entered = True
         return self
 
     async def __aexit__(
@@ -57,11 +64,15 @@ class StreamedMessage(AsyncIterator[Data]):
         self._complete = True
 
     async def __anext__(self) -> Data:
+        if not self._entered:
+            raise RuntimeError("recv_streaming() is to be used with `async with`")
         if self._complete:
             raise StopAsyncIteration
         message = await self._link.next_message()
         data, fin = (message.data, message.fin) if type(message) is Fragment else (message, True)
-        if self._decode is not None:
+        if self._decode and isinstance(data, bytes):
+            data = self._decoder.decode(data, fin)
+        elif self._decode is not None:
             data = as_type(data, text=self._decode)
         self._begun = True
         self._complete = fin

@@ -36,9 +36,9 @@ class Inbox:
         "_low_bytes",
         "_low_messages",
         "_messages",
+        "_receiving",
         "_size",
         "_waiter",
-        "receiving",
     )
 
     def __init__(
@@ -51,8 +51,7 @@ class Inbox:
         self._messages: deque[Data | Fragment] = deque()
         self._size = 0
         self._closed = False
-        self.receiving = False
-        """Whether a task waits for a message."""
+        self._receiving = False
         self._waiter: Event | None = None
         self._calls_left = MAX_CALLS_WITHOUT_YIELD
 
@@ -98,6 +97,15 @@ class Inbox:
         if self._waiter is not None:
             self._waiter.set()
 
+    def check_not_receiving(self) -> None:
+        """See that no task waits.
+
+        Raises:
+            ConcurrencyError: one does.
+        """
+        if self._receiving:
+            raise ConcurrencyError("another task is already receiving from this connection")
+
     async def ready(self) -> bool:
         """Wait until `head` has a message; put() or close() ends it.
 
@@ -109,12 +117,12 @@ class Inbox:
 
         Cancellation: loses nothing.
         """
-        if self.receiving:
-            raise ConcurrencyError("another task is already receiving from this connection")
+        if self._receiving:
+            self.check_not_receiving()
         if self._messages and self._calls_left:
             self._calls_left -= 1
             return True
-        self.receiving = True
+        self._receiving = True
         try:
             if self._messages or self._closed:
                 await checkpoint()
@@ -123,7 +131,7 @@ class Inbox:
                 await self._waiter.wait()
         finally:
             self._waiter = None
-            self.receiving = False
+            self._receiving = False
         self._calls_left = MAX_CALLS_WITHOUT_YIELD
         return bool(self._messages)
 

@@ -86,8 +86,10 @@ class Link:
         # Receiving.
         self._reading_paused = False
         self._streaming = False
-        # Whether what still comes of a message that recv_streaming() left is to be dropped.
+        # Whether what still comes of a message that recv_streaming() left is to be dropped; and
+        # whether the last of it has just been.
         self._skipping = False
+        self._skipped = False
         # Whether the application has been given a message and has not come back for the next.
         self._answering = False
         protocol.holds_failure = True
@@ -102,7 +104,10 @@ class Link:
         self._flushed = False
         self._settled = Event()
         self._cause: BaseException | None = None
+        # What tells our errors from those of another connection that ended in the same way.
+        self._mark = object()
         self._watchdog = Watchdog(options.close_timeout, self.closed, self.abort)
+        self._closing_transport: CancelScope | None = None
 
     # Receiving.
 
@@ -122,6 +127,14 @@ class Link:
                     self._take_message(event)  # type: ignore[arg-type]  # one of the three
                 elif kind is Pong:
                     self._take_pong(event)  # type: ignore[arg-type]  # its exact type is Pong
+            if self._skipped:
+                self._skipped = False
+                if self._streaming and not inbox:
+                    # Another recv_streaming() has waited for the message behind it. Some of that
+                    # may have been decoded already.
+                    protocol.decoder.fragments = True
+                    data = b""
+                    continue
             self._write_replies()
             if not protocol.expects_data:
                 self._settle(protocol.failure)
@@ -139,6 +152,7 @@ class Link:
 
     def _take_message(self, message: Data | Fragment) -> None:
         if self._skipping and type(message) is Fragment:
+            self._skipped = message.fin
             self._skipping = not message.fin
         elif self._discarding and (self._dropping or self.inbox.full):
             # We have given up, and nobody has made room for what the peer sent before its Close: it
@@ -219,8 +233,13 @@ class Link:
             raise ConcurrencyError("recv_streaming() is in use on this connection")
 
     def begin_streaming(self) -> None:
-        """Give the message in progress, or else the next, as fragments."""
+        """Give the message in progress, or else the next, as fragments.
+
+        Raises:
+            ConcurrencyError: recv() or another recv_streaming() is in use.
+        """
         self.check_not_streaming()
+        self.inbox.check_not_receiving()
         self._streaming = True
         if not self.inbox:
             self.protocol.decoder.fragments = True
@@ -233,8 +252,9 @@ class Link:
         if complete:
             return
         if not begun and not inbox:
-            # Nothing of it was seen: the next recv() gets it whole.
-            self.protocol.decoder.fragments = False
+            # Nothing of it has come: the next recv() gets it whole. What is still skipped of the
+            # message before is told from it by being fragments.
+            self.protocol.decoder.fragments = self._skipping
             return
         while inbox:
             message = inbox.head
@@ -336,6 +356,8 @@ class Link:
         """Drop the transport. Never waits."""
         self.protocol.lose_write()
         self.transport.abort()
+        if self._closing_transport is not None:
+            self._closing_transport.cancel()
         self.begin_end()
 
     def begin_end(self) -> None:
@@ -380,16 +402,14 @@ class Link:
         if self._keepalive_expired:
             error = KeepaliveTimeout(error.rcvd, error.sent, error.rcvd_then_sent)
         error.__cause__ = self._cause
+        error._mark = self._mark
         return error
 
     def is_end(self, exc: BaseException) -> bool:
         """Say whether `exc` tells nothing but the end of this connection, alone or in groups."""
         if isinstance(exc, BaseExceptionGroup):
             return all(self.is_end(error) for error in exc.exceptions)
-        if self.protocol.state is State.OPEN or not isinstance(exc, ConnectionClosed):
-            return False
-        end = self.protocol.close_exc()
-        return exc.rcvd == end.rcvd or exc.sent == end.sent
+        return isinstance(exc, ConnectionClosed) and exc._mark is self._mark
 
     def _fail_user_task(self, exc: Exception) -> None:
         if self.is_end(exc):
@@ -456,6 +476,7 @@ class Link:
 
     async def _close_transport(self) -> None:
         with CancelScope(shield=True, deadline=self._watchdog.deadline) as scope:
+            self._closing_transport = scope
             try:
                 await self.transport.aclose()
             except Exception as exc:
@@ -467,12 +488,13 @@ class Link:
                 await self.transport.aclose()
 
     async def drop(self) -> None:
-        """End the connection now, after a Close with 1001 if that can leave without waiting.
+        """End the connection now, after a Close frame if that can leave without waiting.
+
+        It is 1001, and 1011 where a fragmented message is not complete.
 
         Cancellation: it ends all the same.
         """
-        if not self.protocol.sending_fragments:
-            self.start_close(Close(CloseCode.GOING_AWAY))
+        self.start_close(Close(CloseCode.GOING_AWAY))
         # An aborted transport is closed without waiting, which bounds the shield.
         with CancelScope(shield=True):
             for _ in range(_DROP_TURNS):

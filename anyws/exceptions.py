@@ -56,6 +56,8 @@ class ConnectionClosed(WebSocketException):
         self.rcvd = rcvd
         self.sent = sent
         self.rcvd_then_sent = rcvd_then_sent
+        # A mark of the connection that is over; an error that an application makes has none.
+        self._mark: object = None
 
     def __str__(self) -> str:
         if self.rcvd is None and self.sent is None:

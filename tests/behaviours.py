@@ -1,7 +1,7 @@
 """The table in docs/behaviours.md: which test proves which promise.
 
-Owns the way from `@pytest.mark.behaviour` to the table; run as `python -m tests.behaviours` it writes
-the table anew.
+Owns the way from `@pytest.mark.behaviour` to the table; run as `python -m tests.behaviours` it
+writes the table anew.
 """
 
 from __future__ import annotations

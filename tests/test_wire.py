@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.wire import CLOSE, MASK, PING, TEXT, client_and_peer, close_payload, frame, server_and_peer
+from tests.wire import (
+    CLOSE,
+    MASK,
+    PING,
+    TEXT,
+    client_and_peer,
+    close_payload,
+    frame,
+    server_and_peer,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 

@@ -1,6 +1,7 @@
 """A peer that speaks literal bytes, and connections of anyws that face it in memory.
 
-Owns frames as the RFC draws them, written anew here so that no mistake of anyws hides in its own mirror.
+Owns frames as the RFC draws them, written anew here so that no mistake of anyws hides in its own
+mirror.
 """
 
 from __future__ import annotations
@@ -253,7 +254,10 @@ async def client_and_peer(
     """
     near, far = memory_stream_pair(max_buffer_size)
     arguments.setdefault("compression", None)
-    async with _closing(far), anyws.wrap_client(_AnsweringStream(near, far, headers), **arguments) as ws:
+    async with (
+        _closing(far),
+        anyws.wrap_client(_AnsweringStream(near, far, headers), **arguments) as ws,
+    ):
         yield ws, Peer(far, masks=False)
 
 

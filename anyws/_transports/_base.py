@@ -70,7 +70,7 @@ class Transport(ByteStream):
 
     @abc.abstractmethod
     def pause_reading(self) -> None:
-        """Make `pump` wait after the chunk that it is at, until `resume_reading()`."""
+        """Make `pump` feed nothing until `resume_reading()`; it may hold one chunk back."""
 
     @abc.abstractmethod
     def resume_reading(self) -> None:

@@ -197,6 +197,8 @@ class StreamTransport(Transport):
                     data = await stream.receive(self._chunk_size)
                 except EndOfStream:
                     return
+                while not self._resumed.is_set():
+                    await self._resumed.wait()  # paused while the chunk was on its way; likewise
                 feed(data)
         if self._tls_ending and not self._aborted:
             await self._end_tls()

@@ -1,0 +1,125 @@
+"""The blocks of anyws that own tasks, and what tests of leaving them share.
+
+Owns their surroundings, all in memory; knows no frames (see `wire`) and no time (see `endings`).
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+import anyws
+from anyws.testing import MemoryListener, connection_pair, memory_server, memory_stream_pair
+from tests.wire import REQUEST
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
+    from tests.endings import Misbehaviour
+    from tests.wire import Peer
+
+    Block = Callable[[], AbstractAsyncContextManager[AbstractAsyncContextManager[Any]]]
+
+
+async def echo(ws: anyws.Connection) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+# Every block of anyws that owns tasks, not entered yet, in the surroundings that it needs.
+
+
+@asynccontextmanager
+async def connect_block() -> AsyncGenerator[AbstractAsyncContextManager[Any], None]:
+    listener = MemoryListener()
+    async with anyws.serve(echo, listeners=[listener]):
+        yield anyws.connect("ws://localhost/", stream=await listener.connect())
+
+
+@asynccontextmanager
+async def wrap_client_block() -> AsyncGenerator[AbstractAsyncContextManager[Any], None]:
+    listener = MemoryListener()
+    async with anyws.serve(echo, listeners=[listener]):
+        yield anyws.wrap_client(await listener.connect())
+
+
+@asynccontextmanager
+async def wrap_server_block() -> AsyncGenerator[AbstractAsyncContextManager[Any], None]:
+    near, far = memory_stream_pair()
+    await far.send(REQUEST + b"\r\n")
+    yield anyws.wrap_server(near)
+    await far.aclose()
+
+
+@asynccontextmanager
+async def serve_block() -> AsyncGenerator[AbstractAsyncContextManager[Any], None]:
+    listener = MemoryListener()
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(connect_and_stay, listener)
+        yield anyws.serve(echo, listeners=[listener])
+
+
+async def connect_and_stay(listener: MemoryListener) -> None:
+    # The server may go before there is a connection.
+    with suppress(anyio.ClosedResourceError, anyws.InvalidHandshake):
+        async with anyws.wrap_client(await listener.connect()) as ws:
+            await ws.wait_closed()
+
+
+@asynccontextmanager
+async def connection_pair_block() -> AsyncGenerator[AbstractAsyncContextManager[Any], None]:
+    yield connection_pair()
+
+
+@asynccontextmanager
+async def memory_server_block() -> AsyncGenerator[AbstractAsyncContextManager[Any], None]:
+    yield memory_server(echo)
+
+
+@asynccontextmanager
+async def memory_client_block() -> AsyncGenerator[AbstractAsyncContextManager[Any], None]:
+    async with memory_server(echo) as connect:
+        yield connect()
+
+
+all_blocks = pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(connect_block, id="connect"),
+        pytest.param(wrap_client_block, id="wrap_client"),
+        pytest.param(wrap_server_block, id="wrap_server"),
+        pytest.param(serve_block, id="serve"),
+        pytest.param(connection_pair_block, id="connection_pair"),
+        pytest.param(memory_server_block, id="memory_server"),
+        pytest.param(memory_client_block, id="memory client"),
+    ],
+)
+
+
+class BodyError(Exception):
+    """What the body of a block raises."""
+
+
+async def settle() -> None:
+    """Let all that can happen at once happen."""
+    await anyio.sleep(0.001)
+
+
+@asynccontextmanager
+async def background_peer() -> AsyncGenerator[Callable[[Misbehaviour, Peer], None], None]:
+    """Give what starts a peer's task, which ends with the block or with its stream."""
+
+    async def run(peer_does: Misbehaviour, peer: Peer) -> None:
+        with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream):
+            await peer_does(peer)
+
+    async with anyio.create_task_group() as tg:
+
+        def start(peer_does: Misbehaviour, peer: Peer) -> None:
+            tg.start_soon(run, peer_does, peer)
+
+        yield start
+        tg.cancel_scope.cancel()

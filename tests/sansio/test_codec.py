@@ -1,0 +1,423 @@
+"""Codecs under random bytes, splits and budgets, against a reference that is slow and obvious."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anyws._types import Close, Event, Failure, Fragment, Ping, Pong
+from anyws.sansio import _codec, _pycodec
+from anyws.sansio._extensions import Extension
+from tests.wire import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame, xor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# The one in use, and the one that is its specification, if that is another.
+DECODERS = list(dict.fromkeys([_codec.Decoder, _pycodec.Decoder]))
+ENCODERS = list(dict.fromkeys([_codec.encode_frame, _pycodec.encode_frame]))
+MASKERS = list(dict.fromkeys([_codec.apply_mask, _pycodec.apply_mask]))
+
+VALID_CODES = {1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)}
+
+
+class Inverting(Extension):
+    """Inverts each byte, so that what it is given in pieces comes out in the same pieces."""
+
+    name = "inverting"
+    parameters = ()
+
+    def wants(self, size: int) -> bool:
+        return True
+
+    def encode(self, payload: bytes | bytearray | memoryview, *, fin: bool) -> bytes:
+        return bytes(0xFF - byte for byte in bytes(payload))
+
+    def decode(
+        self, payload: bytes | bytearray | memoryview, max_size: int | None, *, fin: bool
+    ) -> bytes:
+        return self.encode(payload, fin=fin)
+
+
+# The reference.
+
+
+class IncompleteError(Exception):
+    """More bytes are needed."""
+
+
+class FailedError(Exception):
+    """The peer did wrong."""
+
+
+def can_become_utf8(data: bytes) -> bool:
+    """Try the completions that matter: the bounds of the ranges in RFC 3629."""
+    edges = (0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF)
+    for count in range(4):
+        for end in itertools.product(edges, repeat=count):
+            try:
+                (data + bytes(end)).decode()
+            except UnicodeDecodeError:
+                continue
+            return True
+    return False
+
+
+@dataclass
+class Config:
+    masked: bool
+    max_size: int | None
+    max_fragment_size: int | None
+    extension: bool
+
+
+class Reference:
+    """All events of a byte string, by reading it from its beginning to its end."""
+
+    def __init__(self, data: bytes, config: Config) -> None:
+        self.data = data
+        self.config = config
+        self.events: list[Event] = []
+        self.opcode = 0
+        self.inverted = False
+        self.payload = b""
+        self.closed = False
+
+    def run(self) -> list[Event]:
+        try:
+            while not self.closed:
+                self.read_frame()
+        except FailedError as error:
+            self.events.append(Failure(error.args[0], ""))
+        except IncompleteError:
+            pass
+        return self.events
+
+    def take(self, size: int) -> bytes:
+        if len(self.data) < size:
+            raise IncompleteError
+        taken, self.data = self.data[:size], self.data[size:]
+        return taken
+
+    def read_frame(self) -> None:
+        first, second = self.take(2)
+        fin, rsv1, opcode = bool(first & 0x80), bool(first & 0x40), first & 0x0F
+        ok = (
+            not first & 0x30
+            and (not rsv1 or (self.config.extension and opcode in (TEXT, BINARY)))
+            and opcode in (CONT, TEXT, BINARY, CLOSE, PING, PONG)
+            and bool(second & 0x80) is self.config.masked
+            and (opcode != CONT or bool(self.opcode))
+            and (opcode not in (TEXT, BINARY) or not self.opcode)
+        )
+        if not ok:
+            raise FailedError(1002)
+        if opcode >= CLOSE:
+            self.read_control(opcode, fin, second & 0x7F)
+        else:
+            self.read_data(opcode, fin, rsv1, second & 0x7F)
+
+    def read_control(self, opcode: int, fin: bool, size: int) -> None:
+        if not fin or size > 125:
+            raise FailedError(1002)
+        key = self.take(4) if self.config.masked else b"\0\0\0\0"
+        payload = xor(self.take(size), key)
+        if opcode == PING:
+            self.events.append(Ping(payload))
+        elif opcode == PONG:
+            self.events.append(Pong(payload))
+        else:
+            self.closed = True
+            if not payload:
+                self.events.append(Close(1005))
+                return
+            code = int.from_bytes(payload[:2], "big")
+            if len(payload) == 1 or code not in VALID_CODES:
+                raise FailedError(1002)
+            try:
+                self.events.append(Close(code, payload[2:].decode()))
+            except UnicodeDecodeError:
+                raise FailedError(1007) from None
+
+    def read_data(self, opcode: int, fin: bool, rsv1: bool, length: int) -> None:
+        size = length
+        if length == 126:
+            size = int.from_bytes(self.take(2), "big")
+            if size < 126:
+                raise FailedError(1002)
+        elif length == 127:
+            size = int.from_bytes(self.take(8), "big")
+            if not 65536 <= size < 2**63:
+                raise FailedError(1002)
+        limit = self.config.max_size
+        if limit is not None and len(self.payload) + size > limit:
+            raise FailedError(1009)
+        limit = self.config.max_fragment_size
+        if limit is not None and size > limit:
+            raise FailedError(1009)
+        key = self.take(4) if self.config.masked else b"\0\0\0\0"
+        if opcode:
+            self.opcode = opcode
+            self.inverted = rsv1
+        payload = xor(self.data[:size], key)
+        if self.inverted:
+            payload = xor(payload, b"\xff\xff\xff\xff")
+        self.payload += payload
+        if self.opcode == TEXT and not can_become_utf8(self.payload):
+            raise FailedError(1007)
+        self.take(size)
+        if fin:
+            self.end_message()
+
+    def end_message(self) -> None:
+        if self.opcode == TEXT:
+            try:
+                self.events.append(self.payload.decode())
+            except UnicodeDecodeError:
+                raise FailedError(1007) from None
+        else:
+            self.events.append(self.payload)
+        self.opcode = 0
+        self.payload = b""
+
+
+# What is fed.
+
+# Some valid UTF-8, some that is not, and cuts in code points.
+payloads = st.one_of(
+    st.text(max_size=8).map(str.encode),
+    st.binary(max_size=8),
+    st.sampled_from([b"\xc3", b"\xa9", b"\xed\xa0", b"\xf0\x9f", b"\x98\x80", b"\xf4\x90"]),
+    st.integers(120, 130).map(bytes),
+)
+controls = st.tuples(
+    st.sampled_from([PING, PONG]), st.binary(max_size=5), st.just(True), st.just(0)
+)
+closes = st.tuples(
+    st.just(CLOSE),
+    st.one_of(
+        st.binary(max_size=4),
+        st.sampled_from([b"\x03\xe8", b"\x0b\xb8\xc3\xa9", b"\x03\xed", b"\x03\xe8\xff"]),
+    ),
+    st.just(True),
+    st.just(0),
+)
+FrameArguments = tuple[int, bytes, bool, int]
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> list[FrameArguments]:
+    """Give the frames of a message in one or more fragments, with control frames between."""
+    parts = draw(st.lists(payloads, min_size=1, max_size=4))
+    opcode = draw(st.sampled_from([TEXT, BINARY]))
+    frames: list[FrameArguments] = []
+    for index, part in enumerate(parts):
+        if index:
+            frames += draw(st.lists(controls, max_size=1))
+        rsv = 0 if index else draw(st.sampled_from([0, 0, 0, 4]))
+        frames.append((CONT if index else opcode, part, index == len(parts) - 1, rsv))
+    return frames
+
+
+wild_frames = st.tuples(
+    st.integers(0, 15), payloads, st.booleans(), st.sampled_from([0, 0, 0, 4, 2, 1])
+)
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> tuple[bytes, Config]:
+    """Give the bytes of a peer that mostly keeps to the rules."""
+    config = Config(
+        masked=draw(st.booleans()),
+        max_size=draw(st.sampled_from([None, None, 10, 127])),
+        max_fragment_size=draw(st.sampled_from([None, None, 5, 125])),
+        extension=draw(st.booleans()),
+    )
+    if config.extension:
+        config.max_size = config.max_fragment_size = None
+    frames: list[FrameArguments] = []
+    for _ in range(draw(st.integers(0, 5))):
+        frames += draw(
+            st.one_of(
+                messages(),
+                messages(),
+                controls.map(lambda one: [one]),
+                closes.map(lambda one: [one]),
+                wild_frames.map(lambda one: [one]),
+            )
+        )
+    data = b"".join(
+        frame(
+            opcode,
+            payload,
+            fin=fin,
+            rsv=rsv,
+            mask=draw(st.binary(min_size=4, max_size=4)) if config.masked else None,
+        )
+        for opcode, payload, fin, rsv in frames
+    )
+    if draw(st.booleans()):
+        data = data[: draw(st.integers(0, len(data)))]
+    if data and draw(st.sampled_from([False, False, False, True])):
+        index = draw(st.integers(0, len(data) - 1))
+        data = data[:index] + draw(st.binary(min_size=1, max_size=1)) + data[index + 1 :]
+    return data, config
+
+
+budgets = st.one_of(st.none(), st.integers(0, 4), st.integers(0, 200))
+
+
+def cut(draw: st.DrawFn, data: bytes) -> list[bytes]:
+    places = sorted(draw(st.lists(st.integers(0, len(data)), max_size=8)))
+    return [data[a:b] for a, b in itertools.pairwise([0, *places, len(data)])]
+
+
+@st.composite
+def splits(draw: st.DrawFn) -> tuple[bytes, list[bytes], Config]:
+    data, config = draw(streams())
+    if draw(st.booleans()):
+        return data, [data[i : i + 1] for i in range(len(data))], config
+    return data, cut(draw, data), config
+
+
+def new_decoder(kind: type[_codec.Decoder], config: Config) -> _codec.Decoder:
+    return kind(
+        masked=config.masked,
+        max_size=config.max_size,
+        max_fragment_size=config.max_fragment_size,
+        inflate=Inverting() if config.extension else None,
+    )
+
+
+def without_reason(events: list[Event]) -> list[Event]:
+    return [Failure(e.code, "") if type(e) is Failure else e for e in events]
+
+
+def typed(events: list[Event]) -> list[tuple[type, Event]]:
+    return [(type(event), event) for event in events]
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@given(stream=splits())
+def test_events_are_those_of_the_reference_however_the_bytes_are_cut(
+    kind: type[_codec.Decoder], stream: tuple[bytes, list[bytes], Config]
+) -> None:
+    data, chunks, config = stream
+    whole = new_decoder(kind, config).feed(data)
+    decoder = new_decoder(kind, config)
+    assert [event for chunk in chunks for event in decoder.feed(chunk)] == whole
+    assert typed(without_reason(whole)) == typed(Reference(data, config).run())
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@given(data=st.binary(max_size=40), extension=st.booleans(), masked=st.booleans())
+def test_events_are_those_of_the_reference_when_the_bytes_are_random(
+    kind: type[_codec.Decoder], data: bytes, extension: bool, masked: bool
+) -> None:
+    config = Config(masked, None, None, extension)
+    events = new_decoder(kind, config).feed(data)
+    assert without_reason(events) == Reference(data, config).run()
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@given(stream=splits(), max_bytes=budgets, max_messages=budgets, eager=st.booleans())
+def test_budgets_delay_events_and_change_none(
+    kind: type[_codec.Decoder],
+    stream: tuple[bytes, list[bytes], Config],
+    max_bytes: int | None,
+    max_messages: int | None,
+    eager: bool,
+) -> None:
+    data, chunks, config = stream
+    decoder = new_decoder(kind, config)
+    seen: list[Event] = []
+
+    def feed(chunk: bytes) -> None:
+        events = decoder.feed(chunk, max_bytes, max_messages)
+        seen.extend(events)
+        sizes = [len(event) for event in events if isinstance(event, (str, bytes))]
+        # The message that spends the budget is the last.
+        assert max_messages is None or len(sizes) <= max(1, max_messages)
+        assert max_bytes is None or not sizes[:-1] or sum(sizes[:-1]) < max_bytes
+
+    for chunk in chunks:
+        feed(chunk)
+        while eager and decoder.pending:
+            feed(b"")
+    while decoder.pending:
+        feed(b"")
+    assert seen == new_decoder(kind, config).feed(data)
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@given(stream=splits(), switches=st.lists(st.booleans(), min_size=9, max_size=9))
+def test_fragments_join_to_the_same_messages_whenever_they_are_asked_for(
+    kind: type[_codec.Decoder],
+    stream: tuple[bytes, list[bytes], Config],
+    switches: list[bool],
+) -> None:
+    data, chunks, config = stream
+    decoder = new_decoder(kind, config)
+    seen: list[Event] = []
+    chunks = [*chunks[:8], b"".join(chunks[8:])]
+    for chunk, switch in zip(chunks, switches, strict=False):
+        decoder.fragments |= switch
+        seen += decoder.feed(chunk)
+    joined: list[str | bytes] = []
+    parts: list[str | bytes] = []
+    for event in seen:
+        if type(event) is Fragment:
+            parts.append(event.data)
+            if event.fin:
+                joined.append(type(event.data)().join(parts))  # type: ignore[arg-type]  # all of one type
+                parts = []
+        elif isinstance(event, (str, bytes)):
+            assert not parts
+            joined.append(event)
+    whole = new_decoder(kind, config).feed(data)
+    assert joined == [event for event in whole if isinstance(event, (str, bytes))]
+    kinds = (Ping, Pong, Close, Failure)
+    assert [e for e in seen if isinstance(e, kinds)] == [e for e in whole if isinstance(e, kinds)]
+
+
+# There and back.
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize("encode", ENCODERS)
+@given(
+    payload=st.one_of(st.binary(max_size=200), st.integers(65530, 65540).map(bytes)),
+    key=st.one_of(st.none(), st.binary(min_size=4, max_size=4)),
+    text=st.booleans(),
+)
+def test_encoded_frame_is_decoded_to_its_payload(
+    kind: type[_codec.Decoder],
+    encode: Callable[..., bytes],
+    payload: bytes,
+    key: bytes | None,
+    text: bool,
+) -> None:
+    decoder = kind(masked=key is not None, max_size=None)
+    if text:
+        payload = payload.decode("latin-1").encode()
+    wire = encode(TEXT if text else BINARY, payload, masking_key=key)
+    assert wire == frame(TEXT if text else BINARY, payload, mask=key)
+    assert decoder.feed(wire) == [payload.decode() if text else payload]
+
+
+@pytest.mark.parametrize("mask", MASKERS)
+@given(
+    data=st.one_of(st.binary(), st.binary(min_size=500, max_size=1100)),
+    key=st.binary(min_size=4, max_size=4),
+)
+def test_masking_twice_gives_the_data_again(
+    mask: Callable[[bytes, bytes], bytes], data: bytes, key: bytes
+) -> None:
+    masked = mask(data, key)
+    assert masked == xor(data, key)
+    assert mask(masked, key) == data

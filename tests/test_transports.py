@@ -1,0 +1,619 @@
+"""What every transport does alike, whatever it runs over: see `transports` for the kinds."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from array import array
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from anyio import CancelScope, EndOfStream, create_task_group, fail_after, move_on_after
+from anyio.abc import SocketAttribute
+from anyio.lowlevel import checkpoint
+
+from tests.transports import (
+    FLOOD,
+    KINDS,
+    LIMIT,
+    Kind,
+    Link,
+    Run,
+    read_exactly,
+    read_until_end,
+    running,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from anyio.abc import ByteStream
+
+    from anyws._transports import Transport
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=list(KINDS))
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return KINDS[request.param]
+
+
+WITH_HALVES = pytest.mark.parametrize(
+    "kind", [name for name, kind in KINDS.items() if kind.has_halves], indirect=True
+)
+WITH_RESETS = pytest.mark.parametrize(
+    "kind", [name for name, kind in KINDS.items() if kind.has_resets], indirect=True
+)
+
+
+@asynccontextmanager
+async def linked(kind: Kind) -> AsyncGenerator[tuple[Transport, ByteStream], None]:
+    """Give a transport that nothing runs on, and the stream at its other end."""
+    with fail_after(LIMIT):
+        async with kind.link() as link:
+            yield link.transport, link.peer
+
+
+@asynccontextmanager
+async def opened(kind: Kind) -> AsyncGenerator[tuple[Run, Transport, Link], None]:
+    """Give a transport that runs."""
+    with fail_after(LIMIT):
+        async with kind.link() as link, running(link.transport) as run:
+            yield run, link.transport, link
+
+
+def numbered(size: int) -> bytes:
+    """Give bytes of which each four have their own place."""
+    return array("I", range(size // 4)).tobytes()
+
+
+DATA = numbered(FLOOD)
+
+
+async def settle() -> None:
+    """Let the tasks and the sockets come to where they wait.
+
+    On asyncio `wait_all_tasks_blocked` takes a tenth of a second.
+    """
+    for _ in range(30):
+        await checkpoint()
+
+
+async def fill(transport: Transport) -> None:
+    """Write more than the stream takes, and wait until it is stuck."""
+    for start in range(0, FLOOD, 65536):
+        transport.write(DATA[start : start + 65536])
+    await settle()
+
+
+# A byte stream, for the opening handshake.
+
+
+async def test_transport_is_a_byte_stream(kind: Kind) -> None:
+    async with linked(kind) as (transport, peer):
+        await transport.send(b"Hello")
+        assert await read_exactly(peer, 5) == b"Hello"
+        await peer.send(b"Goodbye")
+        assert await transport.receive(4) == b"Good"
+        assert await transport.receive() == b"bye"
+
+
+async def test_transport_has_the_attributes_of_its_stream(kind: Kind) -> None:
+    async with linked(kind) as (transport, peer):
+        if kind is not KINDS["memory"]:
+            near = transport.extra(SocketAttribute.raw_socket).fileno()
+            assert near not in (-1, peer.extra(SocketAttribute.raw_socket).fileno())
+        assert transport.extra(SocketAttribute.remote_address, None) == peer.extra(
+            SocketAttribute.local_address, None
+        )
+
+
+async def test_transport_closes_its_stream(kind: Kind) -> None:
+    async with linked(kind) as (transport, peer), create_task_group() as tg:
+        tg.start_soon(transport.aclose)
+        with pytest.raises(EndOfStream):
+            await peer.receive()
+        await peer.aclose()
+
+
+async def test_half_of_a_stream_can_end_before_the_transport_runs(kind: Kind) -> None:
+    async with linked(kind) as (transport, peer):
+        if not kind.has_halves:
+            with pytest.raises(NotImplementedError):
+                await transport.send_eof()
+            return
+        await transport.send_eof()
+        with pytest.raises(EndOfStream):
+            await peer.receive()
+        await peer.send(b"a")
+        assert await transport.receive() == b"a"
+
+
+# Writing.
+
+
+async def test_what_is_written_arrives_whole_and_in_order(kind: Kind) -> None:
+    async with opened(kind) as (_, transport, link):
+        parts = [numbered(4 * size) for size in (1, 10, 0, 30000, 1, 1)]
+        for part in parts:
+            transport.write(part)
+        data = b"".join(parts)
+        assert await read_exactly(link.peer, len(data)) == data
+
+
+async def test_what_is_written_before_the_transport_runs_is_sent(kind: Kind) -> None:
+    with fail_after(LIMIT):
+        async with kind.link() as link:
+            link.transport.write(b"Hello")
+            async with running(link.transport):
+                assert await read_exactly(link.peer, 5) == b"Hello"
+
+
+async def test_write_takes_all_and_counts_what_has_not_left(kind: Kind) -> None:
+    async with opened(kind) as (_, transport, link):
+        assert transport.write_buffer_size == 0
+        await fill(transport)
+        assert 0 < transport.write_buffer_size <= FLOOD
+        assert await read_exactly(link.peer, FLOOD) == DATA
+        assert await transport.drain(0)
+        assert transport.write_buffer_size == 0
+
+
+async def test_nothing_is_lost_when_the_peer_reads_while_we_write(kind: Kind) -> None:
+    async with opened(kind) as (_, transport, link):
+
+        async def write() -> None:
+            for start in range(0, FLOOD, 10000):
+                transport.write(DATA[start : start + 10000])
+                assert await transport.drain(100000)
+
+        async with create_task_group() as tg:
+            tg.start_soon(write)
+            assert await read_exactly(link.peer, FLOOD) == DATA
+
+
+async def test_both_directions_flow_at_once(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, link):
+        transport.write(DATA)
+        async with create_task_group() as tg:
+            tg.start_soon(link.peer.send, DATA)
+            assert await read_exactly(link.peer, FLOOD) == DATA
+            await run.receive(FLOOD)
+        assert run.received == DATA
+
+
+# The newest of several.
+
+
+async def test_latest_is_sent(kind: Kind) -> None:
+    async with opened(kind) as (_, transport, link):
+        transport.write_latest(b"one")
+        assert await read_exactly(link.peer, 3) == b"one"
+        assert await transport.drain(0)
+        transport.write_latest(b"two")
+        assert await read_exactly(link.peer, 3) == b"two"
+
+
+@pytest.mark.behaviour(86)
+async def test_latest_replaces_the_one_before_while_that_cannot_leave(kind: Kind) -> None:
+    async with opened(kind) as (_, transport, link):
+        await fill(transport)
+        size = transport.write_buffer_size
+        for number in range(1000):
+            transport.write_latest(b"%d" % number)
+        assert transport.write_buffer_size == size + 3
+        transport.write(b"end")
+        received = await read_exactly(link.peer, FLOOD + 6)
+        assert received[FLOOD:] == b"999end"
+        assert await transport.drain(0)
+
+
+async def test_latest_is_kept_when_something_was_written_after_it(kind: Kind) -> None:
+    async with opened(kind) as (_, transport, link):
+        await fill(transport)
+        transport.write_latest(b"one")
+        transport.write(b"two")
+        transport.write_latest(b"three")
+        transport.write_latest(b"four")
+        transport.write_eof()
+        assert (await read_until_end(link.peer))[FLOOD:] == b"onetwofour"
+
+
+# Waiting for room.
+
+
+async def test_drain_returns_at_once_when_few_bytes_wait(kind: Kind) -> None:
+    async with linked(kind) as (transport, _):
+        assert await transport.drain(0)
+        transport.write(b"abc")
+        assert await transport.drain(3)
+
+
+async def test_drain_waits_until_few_enough_bytes_wait(kind: Kind) -> None:
+    async with opened(kind) as (_, transport, link):
+        await fill(transport)
+        order: list[int] = []
+
+        async def drain(limit: int) -> None:
+            assert await transport.drain(limit)
+            assert transport.write_buffer_size <= limit
+            order.append(limit)
+
+        async with create_task_group() as tg:
+            for limit in (0, FLOOD // 4, FLOOD // 2):
+                tg.start_soon(drain, limit)
+                await settle()
+            assert order == []
+            await read_exactly(link.peer, FLOOD)
+        assert order == [FLOOD // 2, FLOOD // 4, 0]
+
+
+async def test_drain_was_reached_when_others_write_again_before_it_returns(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, link):
+        results: list[bool] = []
+
+        async def drain() -> None:
+            results.append(await transport.drain(0))
+            transport.write(bytes(FLOOD))
+
+        await fill(transport)
+        async with create_task_group() as tg:
+            for _ in range(10):
+                tg.start_soon(drain)
+            await settle()
+            await read_exactly(link.peer, FLOOD)
+        assert results == [True] * 10
+        assert not run.written.is_set()
+
+
+async def test_drain_that_is_cancelled_loses_nothing(kind: Kind) -> None:
+    async with opened(kind) as (_, transport, link):
+        await fill(transport)
+        with move_on_after(0) as scope:
+            await transport.drain(0)
+        assert scope.cancelled_caught
+        transport.write(b"end")
+        assert await read_exactly(link.peer, FLOOD + 3) == DATA + b"end"
+        assert await transport.drain(0)
+
+
+async def test_release_lets_those_who_drain_go(kind: Kind) -> None:
+    async with opened(kind) as (_, transport, link):
+        await fill(transport)
+        results: list[bool] = []
+
+        async def drain() -> None:
+            results.append(await transport.drain(0))
+
+        async with create_task_group() as tg:
+            tg.start_soon(drain)
+            tg.start_soon(drain)
+            await settle()
+            transport.release()
+        assert results == [False, False]
+        # What was written still leaves.
+        assert await read_exactly(link.peer, FLOOD) == DATA
+
+
+# The end of our half.
+
+
+async def test_end_is_seen_after_all_that_was_written(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, link):
+        await fill(transport)
+        transport.write_eof()
+        transport.write(b"dropped")
+        transport.write_latest(b"dropped")
+        assert await read_until_end(link.peer) == DATA
+        await run.written.wait()
+        assert run.write_error is None
+        assert transport.write_buffer_size == 0
+        await link.peer.aclose()
+        await run.read.wait()
+        assert run.read_error is None
+
+
+async def test_end_may_be_written_twice_and_before_the_transport_runs(kind: Kind) -> None:
+    with fail_after(LIMIT):
+        async with kind.link() as link:
+            link.transport.write(b"Hello")
+            link.transport.write_eof()
+            link.transport.write_eof()
+            async with running(link.transport):
+                assert await read_until_end(link.peer) == b"Hello"
+
+
+@WITH_HALVES
+async def test_peer_may_go_on_after_the_end_of_our_half(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, link):
+        transport.pause_reading()
+        transport.write_eof()
+        await run.written.wait()
+        # Reading goes on by itself: what else would see the end?
+        await link.peer.send(b"Hello")
+        await link.peer.send_eof()
+        await run.read.wait()
+        assert run.received == b"Hello"
+        assert run.read_error is None
+
+
+async def test_peer_reads_our_last_bytes_when_it_goes_on_sending(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, link):
+        sending = CancelScope()
+
+        async def flood() -> None:
+            with sending, suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                while True:
+                    await link.peer.send(bytes(10000))
+
+        async with create_task_group() as tg:
+            tg.start_soon(flood)
+            await run.receive(100000)
+            transport.write(b"last")
+            transport.write_eof()
+            assert await read_until_end(link.peer) == b"last"
+            sending.cancel()
+        await link.below.aclose()
+        await run.read.wait()
+
+
+# Reading.
+
+
+async def test_what_the_peer_sends_is_fed(kind: Kind) -> None:
+    async with opened(kind) as (run, _, link):
+        await link.peer.send(b"Hello")
+        await run.receive(5)
+        await link.peer.send(b", again")
+        await run.receive(12)
+        assert run.received == b"Hello, again"
+
+
+async def test_reading_ends_with_the_half_of_the_peer(kind: Kind) -> None:
+    async with opened(kind) as (run, _, link):
+        await link.peer.send(b"Hello")
+        if kind.has_halves:
+            await link.peer.send_eof()
+            await run.read.wait()
+        else:
+            async with create_task_group() as tg:
+                tg.start_soon(link.peer.aclose)
+                await run.read.wait()
+                tg.start_soon(link.transport.aclose)
+        assert run.received == b"Hello"
+        assert run.read_error is None
+
+
+@WITH_HALVES
+async def test_we_may_go_on_after_the_half_of_the_peer(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, link):
+        await link.peer.send_eof()
+        await run.read.wait()
+        transport.write(b"Hello")
+        transport.write_eof()
+        assert await read_until_end(link.peer) == b"Hello"
+
+
+async def test_nothing_is_fed_while_reading_is_paused(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, link):
+        transport.pause_reading()
+        transport.pause_reading()
+        await link.peer.send(b"Hello")
+        await settle()
+        assert run.received == b""
+        transport.resume_reading()
+        await run.receive(5)
+        assert run.received == b"Hello"
+
+
+async def test_peer_is_held_back_while_reading_is_paused(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, link):
+        run.on_feed = transport.pause_reading
+        transport.pause_reading()
+        async with create_task_group() as tg:
+            sent = False
+
+            async def send() -> None:
+                nonlocal sent
+                await link.peer.send(DATA)
+                sent = True
+
+            tg.start_soon(send)
+            await settle()
+            assert not sent
+            while len(run.received) < FLOOD:
+                before = len(run.received)
+                transport.resume_reading()
+                await run.changed.wait()
+                assert 0 < len(run.received) - before <= 2**18
+        assert run.received == DATA
+
+
+async def test_pause_that_follows_a_resume_at_once_holds(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, link):
+        transport.pause_reading()
+        await link.peer.send(b"Hello")
+        await settle()
+        transport.resume_reading()
+        transport.pause_reading()
+        for _ in range(10):
+            await checkpoint()
+        assert run.received == b""
+        transport.resume_reading()
+        await run.receive(5)
+
+
+# Cancellation from outside, and the end at once.
+
+
+@pytest.mark.behaviour(75)
+async def test_reading_and_writing_go_on_when_an_outer_scope_is_cancelled(kind: Kind) -> None:
+    with fail_after(LIMIT):
+        async with kind.link() as link:
+            run = Run(link.transport)
+            async with create_task_group() as outer:
+                outer.start_soon(run.pump)
+                outer.start_soon(run.flush)
+                link.transport.write(DATA)
+                await settle()
+                outer.cancel_scope.cancel()
+                with CancelScope(shield=True):
+                    assert await read_exactly(link.peer, FLOOD) == DATA
+                    await link.peer.send(b"Hello")
+                    await run.receive(5)
+                    assert not run.read.is_set()
+                    assert not run.written.is_set()
+                    link.transport.abort()
+                    await run.read.wait()
+                    await run.written.wait()
+            await link.transport.aclose()
+
+
+async def nothing(transport: Transport) -> None:
+    """Abort it while it waits for whatever comes."""
+
+
+async def stuck_writing(transport: Transport) -> None:
+    """Abort it while the peer does not read."""
+    await fill(transport)
+
+
+async def paused(transport: Transport) -> None:
+    """Abort it while it does not read."""
+    transport.pause_reading()
+    await settle()
+
+
+async def ending(transport: Transport) -> None:
+    """Abort it when its half has ended."""
+    transport.write_eof()
+    await settle()
+
+
+async def ending_behind_a_flood(transport: Transport) -> None:
+    """Abort it before its half has ended."""
+    await fill(transport)
+    transport.write_eof()
+    await settle()
+
+
+@pytest.mark.behaviour(90)
+@pytest.mark.parametrize("stage", [nothing, stuck_writing, paused, ending, ending_behind_a_flood])
+async def test_abort_ends_all_at_any_stage(
+    kind: Kind, stage: Callable[[Transport], Awaitable[None]]
+) -> None:
+    with fail_after(LIMIT):
+        async with kind.link() as link:
+            transport = link.transport
+            run = Run(transport)
+            async with create_task_group() as tg:
+                tg.start_soon(run.pump)
+                tg.start_soon(run.flush)
+                await settle()
+                await stage(transport)
+                transport.abort()
+                await run.read.wait()
+                await run.written.wait()
+            assert (run.read_error, run.write_error) == (None, None)
+            transport.abort()
+            transport.write(b"dropped")
+            transport.write_latest(b"dropped")
+            transport.write_eof()
+            await transport.aclose()
+            received = await read_until_end(link.peer)
+            assert b"dropped" not in received
+            assert DATA.startswith(received)
+
+
+async def test_abort_before_the_transport_runs_ends_it_at_once(kind: Kind) -> None:
+    with fail_after(LIMIT):
+        async with kind.link() as link:
+            link.transport.write(b"dropped")
+            link.transport.abort()
+            run = Run(link.transport)
+            await run.pump()
+            await run.flush()
+            await link.transport.aclose()
+            assert (run.read_error, run.write_error) == (None, None)
+            assert await read_until_end(link.peer) == b""
+
+
+async def test_abort_lets_those_who_drain_go(kind: Kind) -> None:
+    async with opened(kind) as (_, transport, _link):
+        await fill(transport)
+        results: list[bool] = []
+
+        async def drain() -> None:
+            results.append(await transport.drain(0))
+
+        async with create_task_group() as tg:
+            tg.start_soon(drain)
+            await settle()
+            transport.abort()
+        assert results == [False]
+        assert not await transport.drain(0)
+
+
+@pytest.mark.behaviour(90)
+async def test_close_after_abort_waits_for_nobody(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, link):
+        await fill(transport)
+        transport.abort()
+        await run.written.wait()
+        with move_on_after(1) as scope:
+            await transport.aclose()
+        assert not scope.cancelled_caught
+        await link.below.aclose()
+
+
+# Loss.
+
+
+@pytest.mark.behaviour(91)
+@WITH_RESETS
+async def test_loss_ends_reading_with_an_error(kind: Kind) -> None:
+    async with opened(kind) as (run, _, link):
+        await link.peer.send(b"Hello")
+        await run.receive(5)
+        if link.below is link.peer:
+            linger = struct.pack("ii", 1, 0)  # closing sends a reset
+            raw = link.below.extra(SocketAttribute.raw_socket)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        await link.below.aclose()
+        await run.read.wait()
+        assert isinstance(run.read_error, (anyio.BrokenResourceError, OSError))
+        assert run.received == b"Hello"
+
+
+async def test_loss_ends_writing_with_an_error(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, link):
+        await fill(transport)
+        results: list[bool] = []
+
+        async def drain() -> None:
+            results.append(await transport.drain(0))
+
+        async with create_task_group() as tg:
+            tg.start_soon(drain)
+            await settle()
+            await link.below.aclose()
+        assert results == [False]
+        await run.written.wait()
+        assert isinstance(run.write_error, (anyio.BrokenResourceError, OSError))
+        size = transport.write_buffer_size
+        transport.write(b"dropped")
+        transport.write_latest(b"dropped")
+        assert transport.write_buffer_size == size
+        assert not await transport.drain(0)
+
+
+async def test_end_of_our_half_after_the_loss_is_no_error(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, link):
+        await link.below.aclose()
+        await run.read.wait()
+        transport.write_eof()
+        await run.written.wait()
+        assert run.write_error is None

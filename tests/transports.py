@@ -1,0 +1,216 @@
+"""Each transport, connected to a plain stream: the parameters of the tests in `test_transports`.
+
+Owns how the two ends of a connection are made over memory, TCP, UNIX sockets and TLS. A new
+transport adds an entry to LINKS and passes the same tests.
+"""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio import Event, create_task_group
+from anyio.abc import SocketAttribute, SocketListener
+from anyio.streams.stapled import MultiListener
+
+from anyws._transports import listen_tcp, listen_unix, open_tcp, open_unix, wrap, wrap_tls
+from anyws.testing import memory_stream_pair
+from tests.tls import client_context, server_context
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncGenerator, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from anyio.abc import ByteStream, SocketStream
+    from anyio.streams.tls import TLSStream
+
+    from anyws._transports import Transport
+
+# Seconds. Each test takes a few milliseconds: one that comes near it hangs.
+LIMIT = 10
+
+# Our sockets are told to hold little, so this is more than a connection holds.
+FLOOD = 2**20
+SOCKET_BUFFER_SIZE = 32768
+
+
+@dataclass
+class Link:
+    """A transport, the stream at its other end, and what that one runs over."""
+
+    transport: Transport
+    peer: ByteStream
+    below: ByteStream
+
+
+@asynccontextmanager
+async def memory() -> AsyncGenerator[Link, None]:
+    near, far = memory_stream_pair()
+    async with near, far:
+        yield Link(wrap(near), far, far)
+
+
+def limit_buffers(*streams: SocketStream) -> None:
+    for stream in streams:
+        raw = stream.extra(SocketAttribute.raw_socket)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_SIZE)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_SIZE)
+
+
+@asynccontextmanager
+async def tcp_streams() -> AsyncGenerator[tuple[SocketStream, SocketStream], None]:
+    listener = await listen_tcp("127.0.0.1", 0, backlog=None, reuse_port=False)
+    async with listener:
+        assert isinstance(listener, MultiListener)
+        port = listener.extra(SocketAttribute.local_port)
+        (one,) = listener.listeners
+        far = await open_tcp("127.0.0.1", port)
+        assert isinstance(one, SocketListener)
+        near = await one.accept()
+        limit_buffers(near, far)
+        async with near, far:
+            yield near, far
+
+
+@asynccontextmanager
+async def tcp() -> AsyncGenerator[Link, None]:
+    async with tcp_streams() as (near, far):
+        yield Link(wrap(near), far, far)
+
+
+@asynccontextmanager
+async def unix() -> AsyncGenerator[Link, None]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "socket")
+        async with await listen_unix(path, backlog=None) as listener:
+            assert isinstance(listener, SocketListener)
+            far = await open_unix(path)
+            near = await listener.accept()
+            limit_buffers(near, far)
+            async with near, far:
+                yield Link(wrap(near), far, far)
+
+
+@cache
+def context(server_side: bool) -> ssl.SSLContext:
+    return server_context() if server_side else client_context()
+
+
+@asynccontextmanager
+async def tls() -> AsyncGenerator[Link, None]:
+    async with tcp_streams() as (near, far):
+        streams: dict[bool, TLSStream] = {}
+
+        async def shake_hands(stream: ByteStream, server_side: bool) -> None:
+            streams[server_side] = await wrap_tls(
+                stream,
+                context(server_side),
+                server_side=server_side,
+                server_hostname="localhost",
+            )
+
+        async with create_task_group() as tg:
+            tg.start_soon(shake_hands, near, True)
+            tg.start_soon(shake_hands, far, False)
+        yield Link(wrap(streams[True]), streams[False], far)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of transport, and what it cannot do."""
+
+    link: Callable[[], AbstractAsyncContextManager[Link]]
+    has_halves: bool = True
+    """Whether one direction can end without the other."""
+    has_resets: bool = True
+    """Whether the peer can break off so that our reading fails."""
+
+
+KINDS = {
+    "memory": Kind(memory, has_resets=False),
+    "tcp": Kind(tcp),
+    "unix": Kind(unix, has_resets=False),
+    "tls": Kind(tls, has_halves=False),
+}
+
+
+@dataclass
+class Run:
+    """The two tasks that a connection runs on its transport, and what comes of them."""
+
+    transport: Transport
+    received: bytearray = field(default_factory=bytearray)
+    read_error: Exception | None = None
+    write_error: Exception | None = None
+    read: Event = field(default_factory=Event)
+    """Set when pump() has ended."""
+    written: Event = field(default_factory=Event)
+    """Set when flush_forever() has ended."""
+    changed: Event = field(default_factory=Event)
+    on_feed: Callable[[], None] = lambda: None
+
+    def feed(self, data: bytes) -> None:
+        self.received += data
+        self.on_feed()
+        self.changed.set()
+        self.changed = Event()
+
+    async def pump(self) -> None:
+        try:
+            await self.transport.pump(self.feed)
+        except Exception as exc:  # noqa: BLE001  # whatever it is, the test looks at it
+            self.read_error = exc
+        finally:
+            self.read.set()
+
+    async def flush(self) -> None:
+        try:
+            await self.transport.flush_forever()
+        except Exception as exc:  # noqa: BLE001  # whatever it is, the test looks at it
+            self.write_error = exc
+        finally:
+            self.written.set()
+
+    async def receive(self, size: int) -> None:
+        """Wait until so many bytes have been received in all."""
+        while len(self.received) < size:
+            await self.changed.wait()
+
+
+@asynccontextmanager
+async def running(transport: Transport) -> AsyncGenerator[Run, None]:
+    """Run a transport as a connection does, and close it in the end."""
+    run = Run(transport)
+    async with create_task_group() as tg:
+        tg.start_soon(run.pump)
+        tg.start_soon(run.flush)
+        try:
+            yield run
+        finally:
+            transport.abort()
+    await transport.aclose()
+
+
+async def read_exactly(stream: ByteStream, size: int) -> bytes:
+    """Read so many bytes and no more."""
+    data = bytearray()
+    while len(data) < size:
+        data += await stream.receive(size - len(data))
+    return bytes(data)
+
+
+async def read_until_end(stream: ByteStream) -> bytes:
+    """Read all that still comes; any end is one."""
+    data = bytearray()
+    try:
+        while True:
+            data += await stream.receive()
+    except (anyio.EndOfStream, anyio.BrokenResourceError):
+        return bytes(data)
