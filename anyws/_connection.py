@@ -1,18 +1,17 @@
-"""The connection: what a user holds, and the one place where bytes, messages and tasks meet.
+"""The connection: what a user holds.
 
-Owns the public methods and the synchronous path from a received chunk to the inbox, the waiters and
-the replies; knows no frame and no socket. RFC 6455 sections 5 to 7; its tasks are run by
-`_lifespan`.
+Owns the public methods; what happens behind them stands in `_link`, and who runs its tasks in
+`_lifespan`. Knows no frame and no socket. RFC 6455 sections 5 to 7.
 
 Invariants, each with a test in tests/test_invariants.py:
 
 1. The reader never awaits a write.
 2. A frame is whole: what `write` took goes out, whatever is cancelled.
 3. Memory is bounded both ways: a full inbox stops reading and decoding, a full buffer makes `send`
-wait,
-   Pongs coalesce to the newest Ping.
+   wait, Pongs coalesce to the newest Ping.
 4. Every wait ends within `close_timeout` of peer, network or user giving up. Every shield has a
-deadline. 5. The connection's own tasks never raise; the body's exception leaves as itself.
+   deadline.
+5. The connection's own tasks never raise; the body's exception leaves as itself.
 6. State changes only in `Protocol`, with no await between check and change.
 7. What came before the Close frame is delivered before ConnectionClosed.
 """

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # How often in a row a call may return without yielding to the event loop (API rule R7).
 MAX_CALLS_WITHOUT_YIELD = 64
 
+
 class Inbox:
     """The messages between the decoder and recv().
 
@@ -29,7 +30,6 @@ class Inbox:
     """
 
     __slots__ = (
-        "_calls_left",
         "_closed",
         "_high_bytes",
         "_high_messages",
@@ -39,6 +39,7 @@ class Inbox:
         "_receiving",
         "_size",
         "_waiter",
+        "calls_left",
     )
 
     def __init__(
@@ -53,7 +54,7 @@ class Inbox:
         self._closed = False
         self._receiving = False
         self._waiter: Event | None = None
-        self._calls_left = MAX_CALLS_WITHOUT_YIELD
+        self.calls_left = MAX_CALLS_WITHOUT_YIELD
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -119,8 +120,8 @@ class Inbox:
         """
         if self._receiving:
             self.check_not_receiving()
-        if self._messages and self._calls_left:
-            self._calls_left -= 1
+        if self._messages and self.calls_left:
+            self.calls_left -= 1
             return True
         self._receiving = True
         try:
@@ -132,7 +133,7 @@ class Inbox:
         finally:
             self._waiter = None
             self._receiving = False
-        self._calls_left = MAX_CALLS_WITHOUT_YIELD
+        self.calls_left = MAX_CALLS_WITHOUT_YIELD
         return bool(self._messages)
 
     @property

@@ -78,7 +78,6 @@ class Link:
         self._write_low = write_low or 0
         # What the application lifts for itself it does not lift for its peers.
         self._pong_limit = _PONG_LIMIT if self._write_high is None else self._write_high
-        self._calls_left = MAX_CALLS_WITHOUT_YIELD
         self._keepalive = Keepalive(
             options.ping_interval, options.ping_timeout, self._send_ping, self._expire_keepalive
         )
@@ -164,24 +163,25 @@ class Link:
 
     def _take_failure(self) -> None:
         """Fail the connection, after what the application still answers to earlier messages."""
-        if self.protocol.state is not State.OPEN or not self._answering:
-            self._release_failure()
-        else:
+        if self.protocol.state is State.OPEN and self._answering:
             assert self.task_group is not None
             self.task_group.start_soon(self._release_failure_in_time, name="anyws failure")
+        else:
+            self._fail_as_found()
 
     async def _release_failure_in_time(self) -> None:
-        with move_on_after(_ANSWER_TIMEOUT, shield=True) as scope:
+        with move_on_after(_ANSWER_TIMEOUT, shield=True):
             await self._settled.wait()
-        if scope.cancelled_caught:
-            self._release_failure()
+        self._release_failure()
 
     def _release_failure(self) -> None:
-        protocol = self.protocol
-        if protocol.held_failure is not None:
-            protocol.release_failure()
-            self._write_replies()
-            self._settle(protocol.failure)
+        if self.protocol.held_failure is not None and self.protocol.state is State.OPEN:
+            self._fail_as_found()
+
+    def _fail_as_found(self) -> None:
+        self.protocol.release_failure()
+        self._write_replies()
+        self._settle(self.protocol.failure)
 
     def _take_pong(self, pong: Pong) -> None:
         latency = self.pings.receive_pong(pong.data)
@@ -303,10 +303,11 @@ class Link:
 
     async def yield_if_due(self) -> None:
         """Let other tasks run if they have not for a while (API rule R7)."""
-        if self._calls_left:
-            self._calls_left -= 1
+        inbox = self.inbox
+        if inbox.calls_left:
+            inbox.calls_left -= 1
         else:
-            self._calls_left = MAX_CALLS_WITHOUT_YIELD
+            inbox.calls_left = MAX_CALLS_WITHOUT_YIELD
             await checkpoint()
 
     async def check_open(self) -> None:
@@ -469,8 +470,7 @@ class Link:
         self.begin_end()
 
     def _lose(self, cause: BaseException | None) -> None:
-        if self.protocol.state is State.OPEN:
-            self._release_failure()
+        self._release_failure()
         self.protocol.lose_write()
         self._settle(cause)
 

@@ -444,6 +444,28 @@ async def test_message_that_was_taken_goes_out_whole_when_the_block_around_it_is
 
 
 @pytest.mark.behaviour(75)
+async def test_shielded_send_goes_out_whole_though_the_block_of_the_connection_is_cancelled(
+    pair: Pair,
+) -> None:
+    message = b"m" * MEBIBYTE
+    with anyio.CancelScope() as scope:
+        async with pair() as (ws, peer):
+            sink = Sink(peer)
+            scope.cancel()
+            with anyio.CancelScope(shield=True):
+                async with anyio.create_task_group() as tg:
+                    tg.start_soon(sink.read_slowly)
+                    with anyio.fail_after(1):
+                        await ws.send(message)
+                        await ws.send("later")
+                    await sink.wait_until_idle()
+                    tg.cancel_scope.cancel()
+            assert sink.messages() == [message, b"later"]
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+@pytest.mark.behaviour(75)
 async def test_nothing_is_sent_in_a_scope_that_was_cancelled_before(
     pair: Pair,
 ) -> None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import socket
-import struct
-from array import array
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
+from contextlib import suppress
 
 import anyio
 import pytest
@@ -15,23 +11,20 @@ from anyio.abc import SocketAttribute
 from anyio.lowlevel import checkpoint
 
 from tests.transports import (
+    DATA,
     FLOOD,
     KINDS,
     LIMIT,
     Kind,
-    Link,
-    Run,
+    fill,
+    linked,
+    numbered,
+    opened,
     read_exactly,
     read_until_end,
     running,
+    settle,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
-
-    from anyio.abc import ByteStream
-
-    from anyws._transports import Transport
 
 pytestmark = pytest.mark.anyio
 
@@ -44,49 +37,6 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 WITH_HALVES = pytest.mark.parametrize(
     "kind", [name for name, kind in KINDS.items() if kind.has_halves], indirect=True
 )
-WITH_RESETS = pytest.mark.parametrize(
-    "kind", [name for name, kind in KINDS.items() if kind.has_resets], indirect=True
-)
-
-
-@asynccontextmanager
-async def linked(kind: Kind) -> AsyncGenerator[tuple[Transport, ByteStream], None]:
-    """Give a transport that nothing runs on, and the stream at its other end."""
-    with fail_after(LIMIT):
-        async with kind.link() as link:
-            yield link.transport, link.peer
-
-
-@asynccontextmanager
-async def opened(kind: Kind) -> AsyncGenerator[tuple[Run, Transport, Link], None]:
-    """Give a transport that runs."""
-    with fail_after(LIMIT):
-        async with kind.link() as link, running(link.transport) as run:
-            yield run, link.transport, link
-
-
-def numbered(size: int) -> bytes:
-    """Give bytes of which each four have their own place."""
-    return array("I", range(size // 4)).tobytes()
-
-
-DATA = numbered(FLOOD)
-
-
-async def settle() -> None:
-    """Let the tasks and the sockets come to where they wait.
-
-    On asyncio `wait_all_tasks_blocked` takes a tenth of a second.
-    """
-    for _ in range(30):
-        await checkpoint()
-
-
-async def fill(transport: Transport) -> None:
-    """Write more than the stream takes, and wait until it is stuck."""
-    for start in range(0, FLOOD, 65536):
-        transport.write(DATA[start : start + 65536])
-    await settle()
 
 
 # A byte stream, for the opening handshake.
@@ -444,176 +394,3 @@ async def test_pause_that_follows_a_resume_at_once_holds(kind: Kind) -> None:
         assert run.received == b""
         transport.resume_reading()
         await run.receive(5)
-
-
-# Cancellation from outside, and the end at once.
-
-
-@pytest.mark.behaviour(75)
-async def test_reading_and_writing_go_on_when_an_outer_scope_is_cancelled(kind: Kind) -> None:
-    with fail_after(LIMIT):
-        async with kind.link() as link:
-            run = Run(link.transport)
-            async with create_task_group() as outer:
-                outer.start_soon(run.pump)
-                outer.start_soon(run.flush)
-                link.transport.write(DATA)
-                await settle()
-                outer.cancel_scope.cancel()
-                with CancelScope(shield=True):
-                    assert await read_exactly(link.peer, FLOOD) == DATA
-                    await link.peer.send(b"Hello")
-                    await run.receive(5)
-                    assert not run.read.is_set()
-                    assert not run.written.is_set()
-                    link.transport.abort()
-                    await run.read.wait()
-                    await run.written.wait()
-            await link.transport.aclose()
-
-
-async def nothing(transport: Transport) -> None:
-    """Abort it while it waits for whatever comes."""
-
-
-async def stuck_writing(transport: Transport) -> None:
-    """Abort it while the peer does not read."""
-    await fill(transport)
-
-
-async def paused(transport: Transport) -> None:
-    """Abort it while it does not read."""
-    transport.pause_reading()
-    await settle()
-
-
-async def ending(transport: Transport) -> None:
-    """Abort it when its half has ended."""
-    transport.write_eof()
-    await settle()
-
-
-async def ending_behind_a_flood(transport: Transport) -> None:
-    """Abort it before its half has ended."""
-    await fill(transport)
-    transport.write_eof()
-    await settle()
-
-
-@pytest.mark.behaviour(90)
-@pytest.mark.parametrize("stage", [nothing, stuck_writing, paused, ending, ending_behind_a_flood])
-async def test_abort_ends_all_at_any_stage(
-    kind: Kind, stage: Callable[[Transport], Awaitable[None]]
-) -> None:
-    with fail_after(LIMIT):
-        async with kind.link() as link:
-            transport = link.transport
-            run = Run(transport)
-            async with create_task_group() as tg:
-                tg.start_soon(run.pump)
-                tg.start_soon(run.flush)
-                await settle()
-                await stage(transport)
-                transport.abort()
-                await run.read.wait()
-                await run.written.wait()
-            assert (run.read_error, run.write_error) == (None, None)
-            transport.abort()
-            transport.write(b"dropped")
-            transport.write_latest(b"dropped")
-            transport.write_eof()
-            await transport.aclose()
-            received = await read_until_end(link.peer)
-            assert b"dropped" not in received
-            assert DATA.startswith(received)
-
-
-async def test_abort_before_the_transport_runs_ends_it_at_once(kind: Kind) -> None:
-    with fail_after(LIMIT):
-        async with kind.link() as link:
-            link.transport.write(b"dropped")
-            link.transport.abort()
-            run = Run(link.transport)
-            await run.pump()
-            await run.flush()
-            await link.transport.aclose()
-            assert (run.read_error, run.write_error) == (None, None)
-            assert await read_until_end(link.peer) == b""
-
-
-async def test_abort_lets_those_who_drain_go(kind: Kind) -> None:
-    async with opened(kind) as (_, transport, _link):
-        await fill(transport)
-        results: list[bool] = []
-
-        async def drain() -> None:
-            results.append(await transport.drain(0))
-
-        async with create_task_group() as tg:
-            tg.start_soon(drain)
-            await settle()
-            transport.abort()
-        assert results == [False]
-        assert not await transport.drain(0)
-
-
-@pytest.mark.behaviour(90)
-async def test_close_after_abort_waits_for_nobody(kind: Kind) -> None:
-    async with opened(kind) as (run, transport, link):
-        await fill(transport)
-        transport.abort()
-        await run.written.wait()
-        with move_on_after(1) as scope:
-            await transport.aclose()
-        assert not scope.cancelled_caught
-        await link.below.aclose()
-
-
-# Loss.
-
-
-@pytest.mark.behaviour(91)
-@WITH_RESETS
-async def test_loss_ends_reading_with_an_error(kind: Kind) -> None:
-    async with opened(kind) as (run, _, link):
-        await link.peer.send(b"Hello")
-        await run.receive(5)
-        if link.below is link.peer:
-            linger = struct.pack("ii", 1, 0)  # closing sends a reset
-            raw = link.below.extra(SocketAttribute.raw_socket)
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        await link.below.aclose()
-        await run.read.wait()
-        assert isinstance(run.read_error, (anyio.BrokenResourceError, OSError))
-        assert run.received == b"Hello"
-
-
-async def test_loss_ends_writing_with_an_error(kind: Kind) -> None:
-    async with opened(kind) as (run, transport, link):
-        await fill(transport)
-        results: list[bool] = []
-
-        async def drain() -> None:
-            results.append(await transport.drain(0))
-
-        async with create_task_group() as tg:
-            tg.start_soon(drain)
-            await settle()
-            await link.below.aclose()
-        assert results == [False]
-        await run.written.wait()
-        assert isinstance(run.write_error, (anyio.BrokenResourceError, OSError))
-        size = transport.write_buffer_size
-        transport.write(b"dropped")
-        transport.write_latest(b"dropped")
-        assert transport.write_buffer_size == size
-        assert not await transport.drain(0)
-
-
-async def test_end_of_our_half_after_the_loss_is_no_error(kind: Kind) -> None:
-    async with opened(kind) as (run, transport, link):
-        await link.below.aclose()
-        await run.read.wait()
-        transport.write_eof()
-        await run.written.wait()
-        assert run.write_error is None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import tempfile
+from array import array
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
-from anyio import Event, create_task_group
+from anyio import Event, create_task_group, fail_after
 from anyio.abc import SocketAttribute, SocketListener
+from anyio.lowlevel import checkpoint
 from anyio.streams.stapled import MultiListener
 
 from anyws._transports import listen_tcp, listen_unix, open_tcp, open_unix, wrap, wrap_tls
@@ -113,7 +115,7 @@ async def tls() -> AsyncGenerator[Link, None]:
                 stream,
                 context(server_side),
                 server_side=server_side,
-                server_hostname="localhost",
+                server_hostname=None if server_side else "localhost",
             )
 
         async with create_task_group() as tg:
@@ -214,3 +216,43 @@ async def read_until_end(stream: ByteStream) -> bytes:
             data += await stream.receive()
     except (anyio.EndOfStream, anyio.BrokenResourceError):
         return bytes(data)
+
+
+@asynccontextmanager
+async def linked(kind: Kind) -> AsyncGenerator[tuple[Transport, ByteStream], None]:
+    """Give a transport that nothing runs on, and the stream at its other end."""
+    with fail_after(LIMIT):
+        async with kind.link() as link:
+            yield link.transport, link.peer
+
+
+@asynccontextmanager
+async def opened(kind: Kind) -> AsyncGenerator[tuple[Run, Transport, Link], None]:
+    """Give a transport that runs."""
+    with fail_after(LIMIT):
+        async with kind.link() as link, running(link.transport) as run:
+            yield run, link.transport, link
+
+
+def numbered(size: int) -> bytes:
+    """Give bytes of which each four have their own place."""
+    return array("I", range(size // 4)).tobytes()
+
+
+DATA = numbered(FLOOD)
+
+
+async def settle() -> None:
+    """Let the tasks and the sockets come to where they wait.
+
+    On asyncio `wait_all_tasks_blocked` takes a tenth of a second.
+    """
+    for _ in range(30):
+        await checkpoint()
+
+
+async def fill(transport: Transport) -> None:
+    """Write more than the stream takes, and wait until it is stuck."""
+    for start in range(0, FLOOD, 65536):
+        transport.write(DATA[start : start + 65536])
+    await settle()

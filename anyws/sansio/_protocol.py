@@ -148,7 +148,7 @@ class Protocol:
         return events
 
     def release_failure(self) -> None:
-        """Fail the connection, if a failure waits for that; `data_to_send()` has the Close frame."""
+        """Fail the connection if a failure waits for it; `data_to_send()` has the Close frame."""
         if self.held_failure is not None:
             failure, self.held_failure = self.held_failure, None
             self._receive_failure(failure)

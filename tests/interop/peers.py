@@ -159,8 +159,8 @@ class WsprotoPeer(Peer):
         except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
             pass  # however it ended, it is over
         finally:
-            await anyio.aclose_forcefully(self.stream)
             self._closed.set()
+            await anyio.aclose_forcefully(self.stream)
 
     async def _receive_event(self) -> events.Event:
         while (event := next(self.connection.events(), None)) is None:

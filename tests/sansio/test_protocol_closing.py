@@ -337,6 +337,33 @@ def test_messages_that_wait_for_a_budget_are_given_after_fail(role: Role) -> Non
     assert protocol.receive_data(received(protocol, TEXT, b"c")) == ["b"]
 
 
+@BOTH
+def test_violation_waits_when_failures_are_held(role: Role) -> None:
+    protocol = Protocol(role)
+    protocol.holds_failure = True
+    failure = Failure(1002, "reserved bit RSV2 or RSV3 is set")
+    data = received(protocol, TEXT, b"a") + received(protocol, PING, b"b") + b"\xff\xff"
+    assert protocol.receive_data(data) == ["a", Ping(b"b"), failure]
+    assert protocol.held_failure == failure
+    assert protocol.state is State.OPEN
+    assert protocol.failure is None
+    assert [one.opcode for one in parse_frames(protocol.data_to_send())] == [0xA]
+    protocol.release_failure()
+    assert protocol.held_failure is None
+    assert close_frame(protocol.data_to_send()).code == 1002
+    assert protocol.failure is not None
+    protocol.release_failure()
+    assert protocol.data_to_send() == b""
+
+
+def test_nothing_is_released_when_no_failure_is_held() -> None:
+    protocol = Protocol(Role.SERVER)
+    protocol.holds_failure = True
+    protocol.release_failure()
+    assert protocol.state is State.OPEN
+    assert protocol.data_to_send() == b""
+
+
 def test_reason_of_fail_is_cut_to_what_fits() -> None:
     protocol = Protocol(Role.SERVER)
     protocol.fail(1011, "é" * 100)

@@ -167,7 +167,7 @@ def test_masked_binary_messages_are_bytes_whatever_their_size() -> None:
 
 @pytest.mark.parametrize("size", [125, 126, 65535, 65536])
 @pytest.mark.parametrize("mask", [None, MASK])
-@pytest.mark.parametrize("step", [1, 1000, 100000])
+@pytest.mark.parametrize("step", [5, 1000, 100000])
 def test_each_form_of_the_length_is_understood(size: int, mask: bytes | None, step: int) -> None:
     payload = bytes(index & 0x7F for index in range(size))
     wire = frame(BINARY, payload, mask=mask) + frame(TEXT, payload, mask=mask)

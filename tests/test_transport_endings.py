@@ -1,0 +1,216 @@
+"""How every transport ends: by abort, by loss, and not by cancellation; see `transports`."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+from anyio import CancelScope, create_task_group, fail_after, move_on_after
+from anyio.abc import SocketAttribute
+
+from tests.transports import (
+    DATA,
+    FLOOD,
+    KINDS,
+    LIMIT,
+    Kind,
+    Run,
+    fill,
+    opened,
+    read_exactly,
+    read_until_end,
+    settle,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from anyws._transports import Transport
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=list(KINDS))
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return KINDS[request.param]
+
+
+WITH_RESETS = pytest.mark.parametrize(
+    "kind", [name for name, kind in KINDS.items() if kind.has_resets], indirect=True
+)
+
+
+# Cancellation from outside, and the end at once.
+
+
+@pytest.mark.behaviour(75)
+async def test_reading_and_writing_go_on_when_an_outer_scope_is_cancelled(kind: Kind) -> None:
+    with fail_after(LIMIT):
+        async with kind.link() as link:
+            run = Run(link.transport)
+            async with create_task_group() as outer:
+                outer.start_soon(run.pump)
+                outer.start_soon(run.flush)
+                link.transport.write(DATA)
+                await settle()
+                outer.cancel_scope.cancel()
+                with CancelScope(shield=True):
+                    assert await read_exactly(link.peer, FLOOD) == DATA
+                    await link.peer.send(b"Hello")
+                    await run.receive(5)
+                    assert not run.read.is_set()
+                    assert not run.written.is_set()
+                    link.transport.abort()
+                    await run.read.wait()
+                    await run.written.wait()
+            await link.transport.aclose()
+
+
+async def nothing(transport: Transport) -> None:
+    """Abort it while it waits for whatever comes."""
+
+
+async def stuck_writing(transport: Transport) -> None:
+    """Abort it while the peer does not read."""
+    await fill(transport)
+
+
+async def paused(transport: Transport) -> None:
+    """Abort it while it does not read."""
+    transport.pause_reading()
+    await settle()
+
+
+async def ending(transport: Transport) -> None:
+    """Abort it when its half has ended."""
+    transport.write_eof()
+    await settle()
+
+
+async def ending_behind_a_flood(transport: Transport) -> None:
+    """Abort it before its half has ended."""
+    await fill(transport)
+    transport.write_eof()
+    await settle()
+
+
+@pytest.mark.behaviour(90)
+@pytest.mark.parametrize("stage", [nothing, stuck_writing, paused, ending, ending_behind_a_flood])
+async def test_abort_ends_all_at_any_stage(
+    kind: Kind, stage: Callable[[Transport], Awaitable[None]]
+) -> None:
+    with fail_after(LIMIT):
+        async with kind.link() as link:
+            transport = link.transport
+            run = Run(transport)
+            async with create_task_group() as tg:
+                tg.start_soon(run.pump)
+                tg.start_soon(run.flush)
+                await settle()
+                await stage(transport)
+                transport.abort()
+                await run.read.wait()
+                await run.written.wait()
+            assert (run.read_error, run.write_error) == (None, None)
+            transport.abort()
+            transport.write(b"dropped")
+            transport.write_latest(b"dropped")
+            transport.write_eof()
+            await transport.aclose()
+            received = await read_until_end(link.peer)
+            assert b"dropped" not in received
+            assert DATA.startswith(received)
+
+
+async def test_abort_before_the_transport_runs_ends_it_at_once(kind: Kind) -> None:
+    with fail_after(LIMIT):
+        async with kind.link() as link:
+            link.transport.write(b"dropped")
+            link.transport.abort()
+            run = Run(link.transport)
+            await run.pump()
+            await run.flush()
+            await link.transport.aclose()
+            assert (run.read_error, run.write_error) == (None, None)
+            assert await read_until_end(link.peer) == b""
+
+
+async def test_abort_lets_those_who_drain_go(kind: Kind) -> None:
+    async with opened(kind) as (_, transport, _link):
+        await fill(transport)
+        results: list[bool] = []
+
+        async def drain() -> None:
+            results.append(await transport.drain(0))
+
+        async with create_task_group() as tg:
+            tg.start_soon(drain)
+            await settle()
+            transport.abort()
+        assert results == [False]
+        assert not await transport.drain(0)
+
+
+@pytest.mark.behaviour(90)
+async def test_close_after_abort_waits_for_nobody(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, link):
+        await fill(transport)
+        transport.abort()
+        await run.written.wait()
+        with move_on_after(1) as scope:
+            await transport.aclose()
+        assert not scope.cancelled_caught
+        await link.below.aclose()
+
+
+# Loss.
+
+
+@pytest.mark.behaviour(91)
+@WITH_RESETS
+async def test_loss_ends_reading_with_an_error(kind: Kind) -> None:
+    async with opened(kind) as (run, _, link):
+        await link.peer.send(b"Hello")
+        await run.receive(5)
+        if link.below is link.peer:
+            linger = struct.pack("ii", 1, 0)  # closing sends a reset
+            raw = link.below.extra(SocketAttribute.raw_socket)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        await link.below.aclose()
+        await run.read.wait()
+        assert isinstance(run.read_error, (anyio.BrokenResourceError, OSError))
+        assert run.received == b"Hello"
+
+
+async def test_loss_ends_writing_with_an_error(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, link):
+        await fill(transport)
+        results: list[bool] = []
+
+        async def drain() -> None:
+            results.append(await transport.drain(0))
+
+        async with create_task_group() as tg:
+            tg.start_soon(drain)
+            await settle()
+            await link.below.aclose()
+        assert results == [False]
+        await run.written.wait()
+        assert isinstance(run.write_error, (anyio.BrokenResourceError, OSError))
+        size = transport.write_buffer_size
+        transport.write(b"dropped")
+        transport.write_latest(b"dropped")
+        assert transport.write_buffer_size == size
+        assert not await transport.drain(0)
+
+
+async def test_end_of_our_half_after_the_loss_is_no_error(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, link):
+        await link.below.aclose()
+        await run.read.wait()
+        transport.write_eof()
+        await run.written.wait()
+        assert run.write_error is None
