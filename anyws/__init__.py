@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import FunctionType
+
 from . import exceptions
 from ._client import connect, unix_connect, wrap_client
 from ._connection import Connection
@@ -71,3 +73,9 @@ __all__ = [
     "wrap_client",
     "wrap_server",
 ]
+
+# A repr, a traceback and a pickle name the place that users import from.
+for _item in [globals()[name] for name in __all__]:
+    if isinstance(_item, type | FunctionType) and _item.__module__ != exceptions.__name__:
+        _item.__module__ = __name__
+del _item

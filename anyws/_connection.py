@@ -250,8 +250,9 @@ class Connection(ObjectStream[Data]):
         Args:
             message: str for Text; bytes, bytearray or memoryview for Binary; or items of one of the
                 two.
-            text: True sends bytes-like data (which must be UTF-8) as Text, False sends a str as
-                Binary.
+            text: True sends bytes-like data as Text, False sends a str as Binary. Bytes sent as
+                Text must be UTF-8: that is not checked here, and the peer closes with 1007 if they
+                are not.
             compress: whether to compress the message where that was agreed on; None decides by its
                 size.
 
@@ -259,7 +260,7 @@ class Connection(ObjectStream[Data]):
             ConnectionClosed: the connection is no longer open.
             TypeError: the message is of another type; nothing was sent. Where a later item of an
                 iterable is, the message cannot be completed: the connection is closed with 1011.
-            ValueError: a str or Text that is not UTF-8.
+            ValueError: a str has a lone surrogate, and so no UTF-8; nothing was sent.
 
         Cancellation: a message in one piece goes out whole or not at all. Once the first item of an
         iterable is sent, the message cannot be completed: the connection is closed with 1011.
@@ -289,8 +290,7 @@ class Connection(ObjectStream[Data]):
 
         Raises:
             anyio.WouldBlock: more than the high-water mark waits to be sent, or a fragmented
-            message is
-                being sent; nothing was sent.
+                message is being sent; nothing was sent.
             ConnectionClosed, TypeError, ValueError: as in `send()`.
         """
         if self._protocol.state is not State.OPEN:
@@ -363,6 +363,7 @@ class Connection(ObjectStream[Data]):
 
         Raises:
             ValueError: the code or the reason is none that may be sent; the connection lives on.
+            TypeError: the code is no int, or the reason no str; likewise.
 
         Cancellation: the connection goes on closing; `wait_closed()` waits for it.
         """

@@ -54,7 +54,7 @@ class Inbox:
         self._closed = False
         self._receiving = False
         self._waiter: Event | None = None
-        self.calls_left = MAX_CALLS_WITHOUT_YIELD
+        self.calls_left: int = MAX_CALLS_WITHOUT_YIELD
 
     def __len__(self) -> int:
         return len(self._messages)

@@ -57,8 +57,8 @@ class Lifespan:
         except BaseExceptionGroup as group:
             # Only KeyboardInterrupt and its like come out of a task of ours: they stay bare.
             raise_bare(group)
-        if exc is None and interruption is not None:
-            raise interruption
+        if interruption is not None and (exc is None or not is_cancellation(interruption)):
+            raise interruption  # a KeyboardInterrupt wins over everything
 
     async def _end_connection(self, exc: BaseException | None) -> BaseException | None:
         """Close as API rule R4 says; give what interrupted it, if anything did."""

@@ -64,13 +64,13 @@ class Link:
         self.transport = transport
         self.protocol = protocol
         self.logger = logger
-        self.inbox = Inbox(options.queue_marks(), options.read_marks())
-        self.pings = Pings()
-        self.latency = 0.0
-        self.closing_scopes = ClosingScopes()
-        self.user_tasks = UserTasks(self._fail_user_task)
+        self.inbox: Inbox = Inbox(options.queue_marks(), options.read_marks())
+        self.pings: Pings = Pings()
+        self.latency: float = 0.0
+        self.closing_scopes: ClosingScopes = ClosingScopes()
+        self.user_tasks: UserTasks = UserTasks(self._fail_user_task)
         self.task_group: TaskGroup | None = None
-        self.closed = Event()
+        self.closed: Event = Event()
         """Set when the connection is over and its transport closed."""
         self.fragmenting: Event | None = None
         """Set while a fragmented message is being sent; its set() lets the next sender go."""
@@ -450,10 +450,12 @@ class Link:
             self._lose(exc)
         finally:
             self._lose(None)
-            await self._close_transport()
-            self.protocol.receive_eof()
-            self.closed.set()
-            self.user_tasks.cancel()
+            try:
+                await self._close_transport()
+            finally:  # all wait for it, also in shields
+                self.protocol.receive_eof()
+                self.closed.set()
+                self.user_tasks.cancel()
 
     async def _flush(self) -> None:
         """Send what is written, until that is over.
@@ -475,17 +477,19 @@ class Link:
         self._settle(cause)
 
     async def _close_transport(self) -> None:
-        with CancelScope(shield=True, deadline=self._watchdog.deadline) as scope:
-            self._closing_transport = scope
-            try:
-                await self.transport.aclose()
-            except Exception as exc:
-                self.logger.debug("closing the transport failed: %r", exc)
+        self._closing_transport = CancelScope(shield=True, deadline=self._watchdog.deadline)
+        await self._close_transport_in(self._closing_transport)
         self.transport.abort()  # ends the flusher, whatever it was at
-        if scope.cancelled_caught:
+        if self._closing_transport.cancelled_caught:
             # Closing without ceremony waits for nothing.
-            with CancelScope(shield=True):
+            await self._close_transport_in(CancelScope(shield=True))
+
+    async def _close_transport_in(self, scope: CancelScope) -> None:
+        try:
+            with scope:
                 await self.transport.aclose()
+        except Exception as exc:
+            self.logger.debug("closing the transport failed: %r", exc)
 
     async def drop(self) -> None:
         """End the connection now, after a Close frame if that can leave without waiting.

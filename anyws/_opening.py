@@ -176,6 +176,14 @@ class ServerOpening:
 
         Cancellation: the transport stays open, and `refuse()` may still answer.
         """
+        try:
+            return await self._exchange()
+        except (BrokenResourceError, ClosedResourceError) as exc:
+            self.error = InvalidMessage("connection lost during the opening handshake")
+            self.error.__cause__ = exc
+            return None
+
+    async def _exchange(self) -> tuple[Connection, bytes] | None:
         handshake = self._handshake
         try:
             request = await self._read_request()
@@ -184,10 +192,6 @@ class ServerOpening:
                 self.error = exc
                 return None
             await self._refuse(handshake.refuse(exc), exc)
-            return None
-        except (BrokenResourceError, ClosedResourceError) as exc:
-            self.error = InvalidMessage("connection lost during the opening handshake")
-            self.error.__cause__ = exc
             return None
         self._request = request
         response = self._admit() or await self._process_request(request)

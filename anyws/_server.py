@@ -16,6 +16,7 @@ from anyio import (
     Event,
     TypedAttributeLookupError,
     create_task_group,
+    get_cancelled_exc_class,
     move_on_after,
     sleep,
 )
@@ -25,6 +26,7 @@ from . import _transports
 from ._http import Response, text_response
 from ._lifespan import Lifespan
 from ._opening import ServerOpening, ServerSettings
+from ._tasks import without_cancellation
 from ._types import Close, CloseCode
 from .sansio._protocol import check_close
 
@@ -213,6 +215,10 @@ class Server:
                 await self._handle(*opened)
         except Exception:  # one connection's trouble is not that of the others
             self._logger.exception("connection failed")
+        except get_cancelled_exc_class():
+            # Whoever cancelled it, the task is over. Let out, a cancellation that is not the
+            # server's (asyncio's own, or that of a task it awaited) would end the server.
+            self._logger.debug("connection cancelled")
         finally:
             if took_place:
                 self._places_taken -= 1
@@ -263,18 +269,24 @@ class Server:
     async def _call_handler(self, connection: Connection) -> None:
         try:
             await self._handler(connection)
-        except Exception as exc:
-            # The end of its own connection is no error of a handler, alone or in the handler's
-            # groups.
-            if connection._link.is_end(exc):
-                self._logger.debug("handler ended with its connection: %s", exc)
-                return
-            # Told now: the peer may take its time to answer our Close.
-            connection._link.start_close(Close(CloseCode.INTERNAL_ERROR))
-            if self._fail is not None:
-                self._fail(exc)
-            else:
-                self._logger.exception("connection handler failed")
+        except BaseException as exc:
+            # A cancellation beside an error, which trio gives in one group, will be met again.
+            error = without_cancellation(exc)
+            if not isinstance(error, Exception):
+                raise
+            self._take_error(connection, error)
+
+    def _take_error(self, connection: Connection, error: Exception) -> None:
+        # The end of its own connection is no error of a handler, alone or in the handler's groups.
+        if connection._link.is_end(error):
+            self._logger.debug("handler ended with its connection: %s", error)
+            return
+        # Told now: the peer may take its time to answer our Close.
+        connection._link.start_close(Close(CloseCode.INTERNAL_ERROR))
+        if self._fail is not None:
+            self._fail(error)
+        else:
+            self._logger.error("connection handler failed", exc_info=error)
 
 
 def _extra(listeners: Iterable[Listener[ByteStream]], attribute: _T) -> list[_T]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
-from anyio import CancelScope
+from anyio import CancelScope, get_cancelled_exc_class
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -66,7 +66,21 @@ class UserTasks:
                 scope.cancel()
             try:
                 await func(*args)
-            except Exception as exc:
-                self._fail(exc)
+            except BaseException as exc:
+                # Whoever cancelled it, the task is over. Let out, a cancellation that is not the
+                # scope's (asyncio's own, or that of a task it awaited) would end the connection.
+                error = without_cancellation(exc)
+                if isinstance(error, Exception):
+                    self._fail(error)
+                elif error is not None:
+                    raise
             finally:
                 self._scopes.discard(scope)
+
+
+def without_cancellation(error: BaseException) -> BaseException | None:
+    """Give what there is in `error` besides cancellation; trio makes one group of both."""
+    cancelled = get_cancelled_exc_class()
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(cancelled)[1]
+    return None if isinstance(error, cancelled) else error

@@ -166,7 +166,7 @@ class InvalidOrigin(InvalidHeader):
     def __init__(self, value: str | None, problem: str | None = None) -> None:
         super().__init__("Origin", value, problem)
         # What copy and pickle make it of again.
-        self.args = (value, problem)
+        self.args: tuple[str | None, str | None] = (value, problem)
 
 
 class NegotiationError(InvalidHandshake):

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from ._connection import Connection
+    from ._server import Server
 
 __all__ = [
     "FaultyStream",
@@ -51,14 +52,15 @@ class _Pipe:
 
     def __init__(self, max_buffer_size: int) -> None:
         self.max_buffer_size = max_buffer_size
-        self.data = bytearray()
+        self.data: bytearray = bytearray()
         self.ended = False
         """Whether the sender has ended its half."""
         self.broken = False
         """Whether the receiver is gone."""
-        self.changed = Event()
+        self.changed: Event = Event()
 
     def notify(self) -> None:
+        """Wake all who wait for a change."""
         self.changed.set()
         self.changed = Event()
 
@@ -76,7 +78,10 @@ class MemoryStream(ByteStream):
         self._closed = False
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
-        """Receive, as any ByteStream does."""
+        """Receive, as any ByteStream does.
+
+        Cancellation: nothing is lost.
+        """
         await checkpoint()
         pipe = self._incoming
         while True:
@@ -92,7 +97,10 @@ class MemoryStream(ByteStream):
             await pipe.changed.wait()
 
     async def send(self, item: bytes) -> None:
-        """Send, as any ByteStream does."""
+        """Send, as any ByteStream does.
+
+        Cancellation: a part of the data may have been sent.
+        """
         await checkpoint()
         pipe = self._outgoing
         view = memoryview(item)
@@ -112,13 +120,19 @@ class MemoryStream(ByteStream):
                 await pipe.changed.wait()
 
     async def send_eof(self) -> None:
-        """End this half, as any ByteStream does."""
+        """End this half, as any ByteStream does.
+
+        Cancellation: it has ended all the same.
+        """
         self._outgoing.ended = True
         self._outgoing.notify()
         await checkpoint()
 
     async def aclose(self) -> None:
-        """Close, as any ByteStream does."""
+        """Close, as any ByteStream does.
+
+        Cancellation: it is closed all the same.
+        """
         self._closed = True
         self._outgoing.ended = True
         self._incoming.broken = True
@@ -169,7 +183,13 @@ class FaultyStream(ByteStream):
         self._reset = False
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
-        """Receive, as any ByteStream does."""
+        """Receive, as any ByteStream does.
+
+        Raises:
+            BrokenResourceError: it was told to break here; and what the stream below raises.
+
+        Cancellation: as for the stream below.
+        """
         room = await self._misbehave(max_bytes)
         try:
             data = await self._stream.receive(room)
@@ -180,7 +200,13 @@ class FaultyStream(ByteStream):
         return data
 
     async def send(self, item: bytes) -> None:
-        """Send, as any ByteStream does."""
+        """Send, as any ByteStream does.
+
+        Raises:
+            BrokenResourceError: it was told to break here; and what the stream below raises.
+
+        Cancellation: a part of the data may have been sent.
+        """
         view = memoryview(item)
         while True:
             room = await self._misbehave(len(view))
@@ -195,12 +221,18 @@ class FaultyStream(ByteStream):
                 return
 
     async def send_eof(self) -> None:
-        """End this half, as any ByteStream does."""
+        """End this half, as any ByteStream does.
+
+        Cancellation: as for the stream below; during a delay, nothing has happened.
+        """
         await self._misbehave(1)
         await self._stream.send_eof()
 
     async def aclose(self) -> None:
-        """Close, as any ByteStream does."""
+        """Close, as any ByteStream does.
+
+        Cancellation: as for the stream below.
+        """
         await self._stream.aclose()
 
     @property
@@ -259,7 +291,10 @@ class MemoryListener(Listener[ByteStream]):
     async def serve(
         self, handler: Callable[[ByteStream], Any], task_group: TaskGroup | None = None
     ) -> None:
-        """Call `handler` in a task for each stream, until closed or cancelled."""
+        """Call `handler` in a task for each stream, until closed or cancelled.
+
+        Cancellation: nothing more is accepted; the handlers are those of the task group.
+        """
         async with AsyncExitStack() as stack:
             if task_group is None:
                 task_group = await stack.enter_async_context(create_task_group())
@@ -276,7 +311,10 @@ class MemoryListener(Listener[ByteStream]):
                 self._accept = None
 
     async def aclose(self) -> None:
-        """Stop listening."""
+        """Stop listening.
+
+        Cancellation: it is closed all the same.
+        """
         self._closed.set()
         self._accepting.set()
         await checkpoint()
@@ -347,7 +385,7 @@ class memory_server:  # noqa: N801  # it is used as a function: `async with memo
         self._serve = serve(handler, listeners=[self._listener], **arguments)
 
     async def __aenter__(self) -> Callable[..., memory_connect]:
-        self.server = await self._serve.__aenter__()
+        self.server: Server = await self._serve.__aenter__()
         return self._connect
 
     async def __aexit__(

@@ -98,6 +98,54 @@ async def test_close_returns_when_the_stream_cannot_be_closed() -> None:
     assert ws.close_code == 1000
 
 
+class OnceClosableStream(FaultyStream):
+    """A stream whose aclose() hangs, and fails when it is called again."""
+
+    closing = False
+
+    async def aclose(self) -> None:
+        if self.closing:
+            raise RuntimeError("is closing already")
+        self.closing = True
+        await super().aclose()
+        await anyio.sleep_forever()
+
+
+@pytest.mark.behaviour(90)
+async def test_close_returns_when_the_stream_cannot_be_closed_twice() -> None:
+    near, far = memory_stream_pair()
+    await far.send(REQUEST + b"\r\n")
+    with takes(7):
+        async with anyws.wrap_server(OnceClosableStream(near), close_timeout=7):
+            await far.aclose()
+
+
+async def _fail_in_the_end() -> None:
+    try:
+        await anyio.sleep_forever()
+    finally:
+        raise OSError("cannot be closed")
+
+
+class GroupStream(FaultyStream):
+    """A stream whose aclose() has tasks; on trio, an error of one leaves with a cancellation."""
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_fail_in_the_end)
+            tasks.start_soon(anyio.sleep_forever)
+
+
+@pytest.mark.behaviour(90)
+async def test_close_returns_when_tasks_of_the_stream_fail_in_the_end() -> None:
+    near, far = memory_stream_pair()
+    await far.send(REQUEST + b"\r\n")
+    with takes(7):
+        async with anyws.wrap_server(GroupStream(near), close_timeout=7):
+            await far.aclose()
+
+
 # TLS has an end of its own, which shares the time.
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
 import anyws
 from anyws.testing import FaultyStream, memory_stream_pair
+from tests.conftest import backend_options
 from tests.endings import background, both_roles, closes_well, fails_to_receive, read_closes, takes
 from tests.wire import REQUEST, TEXT, client_and_peer
 
@@ -252,6 +254,71 @@ async def test_connection_closed_ends_a_task_quietly(
         await ws.wait_closed()
         assert ws.close_code == 4000
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@both_roles
+async def test_error_beside_the_cancellation_of_a_task_does_not_leave_the_block(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise ZeroDivisionError
+
+    async def work() -> None:
+        # On trio one group has the error and the cancellation.
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fail)
+            tasks.start_soon(anyio.sleep_forever)
+
+    async with pair() as (ws, peer), background(closes_well, peer):
+        ws.start_soon(work)
+        await anyio.wait_all_tasks_blocked()
+        await ws.close()
+    assert [record.getMessage() for record in caplog.records] == ["task of a connection failed"]
+
+
+@both_roles
+async def test_group_of_a_task_whose_connection_ends_is_quiet(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def lingers() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(5)
+            await anyio.sleep_forever()
+
+    async def work() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ws.recv)
+            tasks.start_soon(lingers)
+
+    async with pair() as (ws, peer), background(closes_well, peer):
+        ws.start_soon(work)
+        await anyio.wait_all_tasks_blocked()
+        await ws.close()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize(
+    "anyio_backend", [backend_options(name, virtual=True) for name in ("asyncio", "uvloop")]
+)
+@both_roles
+async def test_task_that_is_cancelled_by_asyncio_ends_alone(
+    pair: Pair, anyio_backend: tuple[str, dict[str, Any]]
+) -> None:
+    async def work() -> None:
+        other = asyncio.create_task(asyncio.sleep(1))
+        other.cancel()
+        await other
+
+    async with pair() as (ws, peer), background(closes_well, peer):
+        ws.start_soon(work)
+        await anyio.sleep(1)
+        assert ws.open
 
 
 @both_roles

@@ -27,6 +27,14 @@ def command(name: str, *args: str) -> list[str]:
     return [sys.executable, "-W", "error", "-X", "dev", str(EXAMPLES / name), *args]
 
 
+@pytest.fixture(autouse=True)
+def sigint_not_ignored() -> Iterator[None]:
+    """Let programs be interrupted: a shell starts its background jobs with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def environment() -> dict[str, str]:
     """The environment in which the examples find this checkout, installed or not."""
     return os.environ | {"PYTHONPATH": str(ROOT)}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
 import struct
+from typing import Any
 
 import anyio
 import pytest
@@ -13,6 +15,7 @@ from anyio.abc import SocketAttribute
 
 import anyws
 from anyws.testing import memory_stream_pair
+from tests.conftest import backend_options
 from tests.sockets import (
     echo,
     loud_records,
@@ -115,6 +118,54 @@ async def test_error_of_a_handler_is_logged_before_the_peer_answers_our_close(
         await open_peer(peer)
         assert (await peer.read_frame()).code == 1011
         assert loud_records(caplog) == ["anyws.server: connection handler failed"]
+
+
+@pytest.mark.virtual_time
+@pytest.mark.behaviour(100)
+async def test_error_beside_the_cancellation_of_a_handler_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise LookupError
+
+    async def handler(ws: anyws.Connection) -> None:
+        # On trio one group has the error and the cancellation.
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fail)
+            tasks.start_soon(anyio.sleep_forever)
+
+    async with serving_memory(handler) as (server, connect):
+        peer = await connect()
+        await open_peer(peer)
+        await server.close(grace=1)
+    assert loud_records(caplog) == ["anyws.server: connection handler failed"]
+    await peer.stream.aclose()
+
+
+@pytest.mark.parametrize("anyio_backend", [backend_options("asyncio", virtual=False)])
+@pytest.mark.behaviour(100)
+async def test_handler_that_is_cancelled_by_asyncio_harms_no_sibling(
+    anyio_backend: tuple[str, dict[str, Any]],
+) -> None:
+    async def handler(ws: anyws.Connection) -> None:
+        async for message in ws:
+            if message == "cancel":
+                other = asyncio.create_task(asyncio.sleep(1))
+                other.cancel()
+                await other
+            await ws.send(message)
+
+    async with serving(handler) as server:
+        async with raw_client(server.port) as sibling, raw_client(server.port) as peer:
+            await open_peer(sibling)
+            await open_peer(peer)
+            await peer.send(TEXT, b"cancel")
+            assert (await peer.read_frame()).code == 1001
+            await sibling.send(TEXT, b"unharmed")
+            assert (await sibling.read_frame()).payload == b"unharmed"
 
 
 @pytest.mark.behaviour(100)

@@ -174,6 +174,9 @@ PUBLIC = [
     *((name, getattr(anyws.testing, name)) for name in anyws.testing.__all__ if name.islower()),
     *inspect.getmembers(anyws.Connection, inspect.iscoroutinefunction),
     *inspect.getmembers(anyws.Server, inspect.iscoroutinefunction),
+    *inspect.getmembers(anyws.testing.FaultyStream, inspect.iscoroutinefunction),
+    *inspect.getmembers(anyws.testing.MemoryListener, inspect.iscoroutinefunction),
+    *inspect.getmembers(anyws.testing.MemoryStream, inspect.iscoroutinefunction),
 ]
 COROUTINES = [
     (name, member)

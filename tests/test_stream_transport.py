@@ -12,7 +12,7 @@ from anyio.abc import ByteStream
 from anyio.lowlevel import checkpoint
 
 from anyws._transports import StreamTransport, wrap, wrap_tls
-from anyws.testing import memory_stream_pair
+from anyws.testing import FaultyStream, memory_stream_pair
 from tests.tls import client_context, server_context
 from tests.transports import Run, read_exactly, read_until_end, running
 
@@ -136,6 +136,25 @@ async def test_stream_is_asked_for_chunks_of_the_size_that_was_given(size: int) 
     assert stream.asked == [size]
 
 
+class BytearrayStream(FaultyStream):
+    """A stream that gives what trio's may give."""
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        return bytearray(await super().receive(max_bytes))  # type: ignore[return-value]  # so does anyio's
+
+
+async def test_chunks_are_bytes_whatever_the_stream_gives() -> None:
+    near, far = memory_stream_pair()
+    chunks: list[bytes] = []
+    transport = wrap(BytearrayStream(near))
+    await far.send(b"chunk")
+    await far.aclose()
+    await transport.pump(chunks.append)
+    await transport.aclose()
+    assert chunks == [b"chunk"]
+    assert type(chunks[0]) is bytes
+
+
 async def test_chunk_that_is_held_back_comes_before_the_end() -> None:
     near, far = memory_stream_pair()
     transport = StreamTransport(near)
@@ -250,6 +269,9 @@ async def test_what_the_peer_sends_during_the_end_of_tls_is_dropped() -> None:
         await run.read.wait()
         assert run.read_error is None
         assert run.received == b""
+        await run.transport.aclose()
+        with pytest.raises((anyio.ClosedResourceError, anyio.BrokenResourceError)):
+            await far.send(b"a")
 
 
 async def test_tls_that_is_cut_off_is_an_error() -> None:

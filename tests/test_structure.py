@@ -7,6 +7,7 @@ they take to end stands in test_bounds.py.
 from __future__ import annotations
 
 import asyncio
+import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,13 @@ import pytest
 import trio
 
 import anyws
-from anyws.testing import MemoryListener, MemoryStream, connection_pair, memory_server
+from anyws.testing import (
+    MemoryListener,
+    MemoryStream,
+    connection_pair,
+    memory_server,
+    memory_stream_pair,
+)
 from tests.blocks import BodyError, all_blocks, background_peer, echo, settle
 from tests.conftest import backend_options
 from tests.endings import (
@@ -416,6 +423,30 @@ def test_interrupt_leaves_the_body_bare_when_a_handler_runs(
             raise error
 
     assert leave(loop, main) is error
+
+
+@pytest.mark.behaviour(88)
+def test_interrupt_that_comes_while_the_block_is_left_wins_over_the_error_of_the_body() -> None:
+    # Where trio may not interrupt the task that runs, it interrupts the main task in its wait.
+    @trio.lowlevel.enable_ki_protection
+    async def interrupt() -> None:
+        await anyio.sleep(1)
+        signal.raise_signal(signal.SIGINT)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(interrupt)
+            near, far = memory_stream_pair()
+            await far.send(REQUEST + b"\r\n")
+            try:
+                async with anyws.wrap_server(near):
+                    raise BodyError
+            finally:
+                tasks.cancel_scope.cancel()
+
+    interrupted = leave("trio", main)
+    assert isinstance(interrupted, BaseExceptionGroup)
+    assert [type(error) for error in interrupted.exceptions] == [KeyboardInterrupt]
 
 
 # The blocks inside what belongs to one event loop alone.

@@ -64,6 +64,19 @@ async def test_wrap_server_raises_why_it_refused(
 
 
 @pytest.mark.virtual_time
+async def test_wrap_server_raises_invalidmessage_when_the_client_leaves_before_the_response() -> (
+    None
+):
+    near, far = memory_stream_pair()
+    await far.send(REQUEST + b"\r\n")
+    await far.aclose()
+    with pytest.raises(anyws.InvalidMessage, match="connection lost during the opening") as caught:
+        async with anyws.wrap_server(near):
+            raise AssertionError
+    assert isinstance(caught.value.__cause__, anyio.BrokenResourceError)
+
+
+@pytest.mark.virtual_time
 async def test_wrap_server_raises_the_status_that_a_hook_answered() -> None:
     near, far = memory_stream_pair()
     await far.send(REQUEST + b"\r\n")

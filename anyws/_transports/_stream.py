@@ -199,7 +199,7 @@ class StreamTransport(Transport):
                     return
                 while not self._resumed.is_set():
                     await self._resumed.wait()  # paused while the chunk was on its way; likewise
-                feed(data)
+                feed(bytes(data))  # some streams, like those of trio, may give a bytearray
         if self._tls_ending and not self._aborted:
             await self._end_tls()
 

@@ -5,6 +5,8 @@ Owns the face of the package; no await, no clock, no socket. RFC 6455 and RFC 76
 
 from __future__ import annotations
 
+from types import FunctionType
+
 from .._http import Headers, Request, Response
 from .._types import (
     Close,
@@ -58,3 +60,9 @@ __all__ = [
     "encode_frame",
     "parse_uri",
 ]
+
+# As in `anyws`, which does the same after this for what it has too.
+for _item in [globals()[name] for name in __all__]:
+    if isinstance(_item, type | FunctionType):
+        _item.__module__ = __name__
+del _item

@@ -115,7 +115,7 @@ class ClientHandshake:
         if user_agent is not None:
             headers["User-Agent"] = user_agent
         _add_headers(headers, additional_headers)
-        self.request = Request(
+        self.request: Request = Request(
             "GET",
             uri.resource_name,
             headers,
@@ -127,7 +127,7 @@ class ClientHandshake:
         """The subprotocol that the server chose, once the response has come."""
         self.extension: Extension | None = None
         """The extension that both sides use, once the response has come."""
-        self.trailing_data = b""
+        self.trailing_data: bytes = b""
         """What came after the response: the start of the first frames."""
         self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_LINE_SIZE)
         self._unsent = self._encode_request()

@@ -237,7 +237,7 @@ class Deflate(Extension):
         threshold: messages of fewer bytes than this are not worth compressing.
     """
 
-    name = PerMessageDeflate.name
+    name: str = PerMessageDeflate.name
 
     def __init__(
         self,
@@ -251,7 +251,7 @@ class Deflate(Extension):
         mem_level: int = PerMessageDeflate.mem_level,
         threshold: int = PerMessageDeflate.threshold,
     ) -> None:
-        self.parameters = tuple(parameters)
+        self.parameters: Sequence[Parameter] = tuple(parameters)
         self.local_no_context_takeover = local_no_context_takeover
         self.remote_no_context_takeover = remote_no_context_takeover
         self.local_max_window_bits = local_max_window_bits

@@ -49,6 +49,9 @@ _FIRST_LINES: dict[Kind, str] = {"request": "request line", "response": "status 
 # that takes quadratic time (33 million steps for a line of 8 KiB) if such a character ends it.
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 
+# Where an error of h11 begins to quote: it does so by the repr of bytes or of a bytearray.
+_QUOTATION = re.compile(r":? (?:bytearray\()?b['\"]")
+
 
 class HeadReader:
     """Cuts an HTTP head off a stream of bytes, within the limits, however the bytes come.
@@ -149,8 +152,8 @@ def next_event(parser: h11.Connection, kind: Kind) -> h11.Event | type[h11.NEED_
     try:
         return parser.next_event()
     except h11.RemoteProtocolError as exc:
-        # After the colon h11 quotes what came: up to a whole head, and it may hold secrets.
-        problem = str(exc).partition(": ")[0]
+        # Here h11 quotes what came: up to a whole head, and it may hold secrets.
+        problem = _QUOTATION.split(str(exc), maxsplit=1)[0]
         problem = problem[:1].lower() + problem[1:]
         raise InvalidMessage(f"malformed HTTP {kind}: {problem}") from exc
 

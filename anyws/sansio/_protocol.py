@@ -83,7 +83,7 @@ class Protocol:
     ) -> None:
         self.role = role
         self.extension = extension
-        self.state = State.OPEN
+        self.state: State = State.OPEN
         self.close_sent: Close | None = None
         self.close_rcvd: Close | None = None
         self.rcvd_then_sent: bool | None = None
@@ -93,10 +93,10 @@ class Protocol:
         """Whether a failure that is found waits for `release_failure()`."""
         self.held_failure: Failure | None = None
         """The failure that waits; nothing that still comes has a meaning."""
-        self.eof_to_send = False
+        self.eof_to_send: bool = False
         """Whether our half of the stream is to end once all that was to be sent is out."""
         max_message_size, max_fragment_size = parse_max_size(max_size)
-        self.decoder = Decoder(
+        self.decoder: Decoder = Decoder(
             masked=role is Role.SERVER,
             max_size=max_message_size,
             max_fragment_size=max_fragment_size,
@@ -218,11 +218,13 @@ class Protocol:
 
         Args:
             message: str for Text, a bytes-like object for Binary.
-            text: True or False to choose the type regardless of that.
+            text: True or False to choose the type regardless of that; bytes sent as Text must be
+                UTF-8, which is not checked.
             compress: whether to compress it; None decides by its size.
 
         Raises:
             TypeError: it is neither.
+            ValueError: a str has a lone surrogate, and so no UTF-8.
             ConnectionClosed: the connection is no longer open.
             RuntimeError: a fragmented message is not complete yet.
         """
@@ -252,6 +254,7 @@ class Protocol:
 
         Raises:
             TypeError: it is neither, or the other than the fragments before.
+            ValueError: a str has a lone surrogate, and so no UTF-8.
             ConnectionClosed: the connection is no longer open.
         """
         self._check_open()
@@ -287,6 +290,7 @@ class Protocol:
 
         Raises:
             ValueError: the code or the reason is none that may be sent.
+            TypeError: the code is no int, or the reason no str.
             ConnectionClosed: the connection is no longer open.
         """
         close = check_close(code, reason)
@@ -418,7 +422,12 @@ def check_close(code: int, reason: str) -> Close:
 
     Raises:
         ValueError: the code or the reason is none that may be sent.
+        TypeError: the code is no int, or the reason no str.
     """
+    if not isinstance(code, int):
+        raise TypeError(f"close code must be an int, not {type(code).__name__}")
+    if not isinstance(reason, str):
+        raise TypeError(f"close reason must be a str, not {type(reason).__name__}")
     if code != CloseCode.NO_STATUS_RCVD and not is_valid_close_code(code):
         raise ValueError(
             f"close code {code} may not be sent,"

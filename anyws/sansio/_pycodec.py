@@ -175,8 +175,8 @@ class Decoder:
         self._max_size = max_size
         self._max_fragment_size = max_fragment_size
         self._inflate = inflate
-        self.fragments = fragments
-        self.pending = False
+        self.fragments: bool = fragments
+        self.pending: bool = False
         """Whether the last feed() stopped at its budget, with bytes left to decode."""
         self._finished = False
         # What has come and is not decoded yet.

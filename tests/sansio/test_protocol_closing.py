@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -159,7 +159,7 @@ def test_messages_still_come_after_our_close(role: Role) -> None:
 
 @pytest.mark.behaviour(24)
 @pytest.mark.parametrize(
-    "code", [-1, 0, 999, 1004, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65536, 1000.5]
+    "code", [-1, 0, 999, 1004, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65536]
 )
 def test_close_is_refused_when_its_code_may_not_be_sent(code: int) -> None:
     protocol = Protocol(Role.CLIENT)
@@ -187,6 +187,24 @@ def test_close_is_refused_when_it_has_a_reason_and_no_code() -> None:
     protocol = Protocol(Role.CLIENT)
     with pytest.raises(ValueError, match=r"^close reason 'bye' without a close code$"):
         protocol.send_close(1005, "bye")
+    assert protocol.state is State.OPEN
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "problem"),
+    [
+        ("bye", "", "close code must be an int, not str"),
+        (1000.5, "", "close code must be an int, not float"),
+        (1000, b"bye", "close reason must be a str, not bytes"),
+        (1000, None, "close reason must be a str, not NoneType"),
+    ],
+)
+def test_close_is_refused_when_code_or_reason_has_a_wrong_type(
+    code: Any, reason: Any, problem: str
+) -> None:
+    protocol = Protocol(Role.CLIENT)
+    with pytest.raises(TypeError, match=f"^{problem}$"):
+        protocol.send_close(code, reason)
     assert protocol.state is State.OPEN
 
 

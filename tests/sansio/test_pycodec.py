@@ -451,6 +451,7 @@ def test_error_of_the_extension_is_a_failure_with_its_code_and_text() -> None:
     assert events == ["a", Failure(1007, "bytes are not in pairs")]
     assert type(events[1]) is Failure
     assert type(events[1].code) is int
+    assert decoder.feed(bytes.fromhex("81 01 61")) == []
 
 
 @pytest.mark.behaviour(109)

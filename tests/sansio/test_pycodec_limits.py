@@ -154,19 +154,23 @@ def test_compressed_fragments_are_summed() -> None:
     )
 
 
-def test_limit_of_a_fragment_holds_after_decompression() -> None:
+@pytest.mark.parametrize("step", [1, 5, 1000])
+def test_limit_of_a_fragment_holds_after_decompression(step: int) -> None:
     deflate = Deflate(())
     first = frame(BINARY, deflate.encode(b"a" * 500, fin=False), fin=False, rsv=4)
-    last = frame(CONT, deflate.encode(b"b" * 501, fin=True))
-    both = [b"a" * 500 + b"b" * 501]
-    for max_size in (None, 1001):
-        events = decode(first, last, max_size=max_size, max_fragment_size=501, inflate=Deflate(()))
-        assert events == both
-    for max_size in (None, 1001):
-        events = decode(first, last, max_size=max_size, max_fragment_size=500, inflate=Deflate(()))
-        assert events == too_big("fragment exceeds the limit of 500 bytes after decompression")
-    events = decode(first, last, max_size=1000, max_fragment_size=501, inflate=Deflate(()))
-    assert events == too_big("message exceeds the limit of 1000 bytes after decompression")
+    wire = first + frame(CONT, deflate.encode(b"b" * 501, fin=True))
+    chunks = [wire[i : i + step] for i in range(0, len(wire), step)]
+    for max_size, max_fragment_size, events in [
+        (None, 501, [b"a" * 500 + b"b" * 501]),
+        (1001, 501, [b"a" * 500 + b"b" * 501]),
+        (None, 500, too_big("fragment exceeds the limit of 500 bytes after decompression")),
+        (1001, 500, too_big("fragment exceeds the limit of 500 bytes after decompression")),
+        (1000, 501, too_big("message exceeds the limit of 1000 bytes after decompression")),
+    ]:
+        inflate = Deflate(())
+        assert events == decode(
+            *chunks, max_size=max_size, max_fragment_size=max_fragment_size, inflate=inflate
+        )
 
 
 @pytest.mark.behaviour(40)

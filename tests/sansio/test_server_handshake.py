@@ -185,10 +185,10 @@ def test_a_content_length_of_zero_is_no_body() -> None:
             "HTTP version 2.0 is not supported, only 1.1",
             505,
         ),
-        (b"GET / HTTP/1.1\r\n\r\n", "malformed HTTP request: missing mandatory Host", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", "malformed HTTP request: missing mandatory Host: header", 400),
         (
             b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
-            "malformed HTTP request: found multiple Host",
+            "malformed HTTP request: found multiple Host: headers",
             400,
         ),
         (
@@ -238,7 +238,7 @@ def test_a_content_length_of_zero_is_no_body() -> None:
         ),
         (
             with_lines(b"Transfer-Encoding: gzip"),
-            "malformed HTTP request: only Transfer-Encoding",
+            "malformed HTTP request: only Transfer-Encoding: chunked is supported",
             400,
         ),
         (b"GET /" + 8192 * b"a", "request line exceeds the limit of 8192 bytes", 414),
