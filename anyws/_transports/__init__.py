@@ -113,7 +113,7 @@ async def listen_tcp(
 
 
 async def listen_unix(path: str | PathLike[str], *, backlog: int | None) -> SocketListener:
-    """Listen on a UNIX socket; a socket file that nobody listens on any more is replaced.
+    """Listen on a UNIX socket; a socket file that is there already is replaced, in use or not.
 
     Raises:
         OSError: it failed.
