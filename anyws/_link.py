@@ -369,8 +369,8 @@ class Link:
             self._keepalive.stop()
             self.closing_scopes.cancel()
             self._watchdog.begin()
-            if self.task_group is not None and not self.closed.is_set():
-                self.task_group.start_soon(self._watchdog.run, name="anyws close watchdog")
+            assert self.task_group is not None  # start() comes before all that can end it
+            self.task_group.start_soon(self._watchdog.run, name="anyws close watchdog")
         if protocol.eof_to_send:
             self.transport.write_eof()
             if self._flushed and protocol.close_rcvd is not None:

@@ -392,3 +392,17 @@ async def test_block_that_ends_first_still_raises_the_error_of_a_handler() -> No
             async with raw_client(server.port) as peer:
                 await open_peer(peer)
                 await peer.send_close()
+
+
+async def test_each_connection_has_an_id_of_its_own() -> None:
+    async def handler(ws: anyws.Connection) -> None:
+        await ws.send(str(ws.id))
+
+    async with (
+        anyws.serve(handler) as server,
+        anyws.connect(f"ws://localhost:{server.port}") as one,
+        anyws.connect(f"ws://localhost:{server.port}") as other,
+    ):
+        ids = {str(one.id), str(other.id), await one.recv(), await other.recv()}
+    assert len(ids) == 4
+    assert str(one.id) in repr(one)

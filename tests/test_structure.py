@@ -201,6 +201,32 @@ async def test_error_wins_over_a_cancellation_that_comes_while_the_peer_does_not
         assert scope.cancel_called
 
 
+@pytest.mark.behaviour(88, 90)
+@both_roles
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True)
+async def test_error_wins_over_asyncio_cancelling_the_task_twice_while_the_block_is_left(
+    pair: Pair,
+) -> None:
+    error = BodyError()
+    connections: list[anyws.Connection] = []
+
+    async def leave() -> None:
+        async with pair() as (ws, _):
+            connections.append(ws)
+            raise error
+
+    task = asyncio.create_task(leave())
+    await settle()
+    task.cancel()  # the peer does not answer our Close: this ends the wait for it
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()  # and this the orderly end
+    with pytest.raises(BodyError) as raised:
+        await task
+    assert raised.value is error
+    assert connections[0].closed
+
+
 @pytest.mark.behaviour(88)
 @all_blocks
 async def test_cancellation_leaves_the_block_as_cancellation(block: Block) -> None:
