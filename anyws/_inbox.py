@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from anyio import Event
 from anyio.lowlevel import checkpoint
 
+from ._parking import make_parking
 from ._types import Fragment
 from .exceptions import ConcurrencyError
 
 if TYPE_CHECKING:
+    from ._parking import Parking
     from ._types import Data
 
 # How often in a row a call may return without yielding to the event loop (API rule R7).
@@ -36,9 +37,9 @@ class Inbox:
         "_low_bytes",
         "_low_messages",
         "_messages",
+        "_parking",
         "_receiving",
         "_size",
-        "_waiter",
         "calls_left",
     )
 
@@ -53,7 +54,7 @@ class Inbox:
         self._size = 0
         self._closed = False
         self._receiving = False
-        self._waiter: Event | None = None
+        self._parking: Parking | None = None
         self.calls_left: int = MAX_CALLS_WITHOUT_YIELD
 
     def __len__(self) -> int:
@@ -89,14 +90,14 @@ class Inbox:
         """Add a message and wake who waits for one."""
         self._messages.append(message)
         self._size += len(message.data) if type(message) is Fragment else len(message)
-        if self._waiter is not None:
-            self._waiter.set()
+        if self._receiving and self._parking is not None:
+            self._parking.wake()
 
     def close(self) -> None:
         """Say that nothing more will come; what is here can still be had."""
         self._closed = True
-        if self._waiter is not None:
-            self._waiter.set()
+        if self._receiving and self._parking is not None:
+            self._parking.wake()
 
     def check_not_receiving(self) -> None:
         """See that no task waits.
@@ -106,6 +107,13 @@ class Inbox:
         """
         if self._receiving:
             raise ConcurrencyError("another task is already receiving from this connection")
+
+    def poll(self) -> bool:
+        """Say whether `head` has a message that may be taken without a `ready()` before."""
+        if self._messages and self.calls_left and not self._receiving:
+            self.calls_left -= 1
+            return True
+        return False
 
     async def ready(self) -> bool:
         """Wait until `head` has a message; put() or close() ends it.
@@ -120,18 +128,17 @@ class Inbox:
         """
         if self._receiving:
             self.check_not_receiving()
-        if self._messages and self.calls_left:
-            self.calls_left -= 1
+        if self.poll():
             return True
         self._receiving = True
         try:
             if self._messages or self._closed:
                 await checkpoint()
             while not self._messages and not self._closed:
-                self._waiter = Event()
-                await self._waiter.wait()
+                if self._parking is None:
+                    self._parking = make_parking()
+                await self._parking.park()
         finally:
-            self._waiter = None
             self._receiving = False
         self.calls_left = MAX_CALLS_WITHOUT_YIELD
         return bool(self._messages)
@@ -141,7 +148,8 @@ class Inbox:
         """The oldest message, after `ready()` was true."""
         return self._messages[0]
 
-    def pop(self) -> None:
-        """Drop the oldest message."""
+    def pop(self) -> Data | Fragment:
+        """Take the oldest message out."""
         message = self._messages.popleft()
         self._size -= len(message.data) if type(message) is Fragment else len(message)
+        return message

@@ -7,6 +7,7 @@ tasks, in `_lifespan`. Knows no frame and no socket. RFC 6455 sections 5 to 7.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from anyio import CancelScope, Event, move_on_after
@@ -74,10 +75,12 @@ class Link:
         """Set when the connection is over and its transport closed."""
         self.fragmenting: Event | None = None
         """Set while a fragmented message is being sent; its set() lets the next sender go."""
-        self._write_high, write_low = options.write_marks()
+        write_high, write_low = options.write_marks()
+        self.write_high: float = math.inf if write_high is None else write_high
+        """Unsent bytes above which a message has to wait."""
         self._write_low = write_low or 0
         # What the application lifts for itself it does not lift for its peers.
-        self._pong_limit = _PONG_LIMIT if self._write_high is None else self._write_high
+        self._pong_limit = _PONG_LIMIT if write_high is None else write_high
         self._keepalive = Keepalive(
             options.ping_interval, options.ping_timeout, self._send_ping, self._expire_keepalive
         )
@@ -116,14 +119,19 @@ class Link:
         inbox = self.inbox
         if data and self._keepalive.watching:
             self._keepalive.see_life()
-        if not protocol.expects_data or protocol.held_failure is not None:
+        if protocol.held_failure is not None or not protocol.expects_data:
             # It is read on only to find the end of the stream.
             return
+        decoder = protocol.decoder
         while True:
             for event in protocol.receive_data(data, inbox.byte_room, inbox.message_room):
                 kind = type(event)
                 if kind is str or kind is bytes or kind is Fragment:
-                    self._take_message(event)  # type: ignore[arg-type]  # one of the three
+                    if self._skipping or self._discarding:
+                        self._take_or_drop(event)  # type: ignore[arg-type]  # one of the three
+                    else:
+                        self._answering = True
+                        inbox.put(event)  # type: ignore[arg-type]  # likewise
                 elif kind is Pong:
                     self._take_pong(event)  # type: ignore[arg-type]  # its exact type is Pong
             if self._skipped:
@@ -131,25 +139,25 @@ class Link:
                 if self._streaming and not inbox:
                     # Another recv_streaming() has waited for the message behind it. Some of that
                     # may have been decoded already.
-                    protocol.decoder.fragments = True
+                    decoder.fragments = True
                     data = b""
                     continue
-            self._write_replies()
-            if not protocol.expects_data:
-                self._settle(protocol.failure)
-            if not protocol.decoder.pending:
-                break
-            if inbox.full and not self._discarding:
+            if protocol.replying or protocol.state is not State.OPEN:
+                self._write_replies()
+                if not protocol.expects_data:
+                    self._settle(protocol.failure)
+            full = inbox.full and not self._discarding
+            if full or not decoder.pending:
                 break
             data = b""
         if protocol.held_failure is not None:
             self._take_failure()
-        if inbox.full and not self._discarding:
+        if full:
             self._reading_paused = True
             self._keepalive.pause()
             self.transport.pause_reading()
 
-    def _take_message(self, message: Data | Fragment) -> None:
+    def _take_or_drop(self, message: Data | Fragment) -> None:
         if self._skipping and type(message) is Fragment:
             self._skipped = message.fin
             self._skipping = not message.fin
@@ -200,6 +208,10 @@ class Link:
         if protocol.state is not State.OPEN:
             self.begin_end()
 
+    def poll(self) -> bool:
+        """Say whether `pop()` may be called without waiting, by recv()."""
+        return not self._streaming and self.inbox.poll()
+
     async def next_message(self) -> Data | Fragment:
         """Wait for the next message and give it; `pop()` takes it out.
 
@@ -212,16 +224,17 @@ class Link:
             raise self.closed_error()
         return self.inbox.head
 
-    def pop(self) -> None:
+    def pop(self) -> Data | Fragment:
         """Take the oldest message out of the inbox, and read on if there is room again."""
         inbox = self.inbox
-        inbox.pop()
+        message = inbox.pop()
         if self._reading_paused and inbox.low:
             self._reading_paused = False
             self.feed(b"")
             if not self._reading_paused:
                 self._keepalive.resume()
                 self.transport.resume_reading()
+        return message
 
     def check_not_streaming(self) -> None:
         """See that no recv_streaming() is in use.
@@ -266,13 +279,17 @@ class Link:
     # Sending.
 
     @property
-    def _over_high(self) -> bool:
-        return self._write_high is not None and self.transport.write_buffer_size > self._write_high
-
-    @property
     def must_wait(self) -> bool:
         """Whether a message cannot be sent at once."""
-        return self.fragmenting is not None or self._over_high
+        return self.fragmenting is not None or self.transport.write_buffer_size > self.write_high
+
+    def may_send(self) -> bool:
+        """Say whether a message may be sent without a `ready_to_send()` before."""
+        inbox = self.inbox
+        if inbox.calls_left and self.protocol.state is State.OPEN and not self.must_wait:
+            inbox.calls_left -= 1
+            return True
+        return False
 
     async def ready_to_send(self) -> None:
         """Wait for our turn and for room; the peer's reading, or the end, ends it.
@@ -298,7 +315,9 @@ class Link:
 
         Cancellation: what was written goes out.
         """
-        if self._over_high and not await self.transport.drain(self._write_low):
+        if self.transport.write_buffer_size > self.write_high and not await self.transport.drain(
+            self._write_low
+        ):
             await self._raise_closed()
 
     async def yield_if_due(self) -> None:

@@ -42,9 +42,15 @@ from ..exceptions import (
 from ._codec import Decoder, encode_frame
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ._extensions import Extension
 
 __all__ = ["Protocol"]
+
+
+# Bytes of masking keys that a client asks the system for at once.
+_POOL_SIZE = 256
 
 
 class _Step(enum.Enum):
@@ -102,7 +108,7 @@ class Protocol:
             max_fragment_size=max_fragment_size,
             inflate=extension,
         )
-        self._masks = role is Role.CLIENT
+        self._next_key = _masking_keys().__next__ if role is Role.CLIENT else None
         self._pongs: list[bytes] = []
         self._replies: list[bytes] = []
         # The fragmented message that is being sent.
@@ -207,6 +213,11 @@ class Protocol:
         return data
 
     @property
+    def replying(self) -> bool:
+        """Whether `data_to_send()` has anything."""
+        return bool(self._pongs or self._replies)
+
+    @property
     def pong_to_send(self) -> bool:
         """Whether `data_to_send()` has a Pong and nothing else."""
         return bool(self._pongs) and not self._replies
@@ -228,13 +239,16 @@ class Protocol:
             ConnectionClosed: the connection is no longer open.
             RuntimeError: a fragmented message is not complete yet.
         """
-        self._check_open()
+        if self.state is not State.OPEN:
+            raise self.close_exc()
         if self._sending_text is not None:
             raise RuntimeError("a fragmented message is not complete yet")
         is_text, payload = encode_data(message, text)
-        return self._encode_data(
-            Opcode.TEXT if is_text else Opcode.BINARY, payload, fin=True, compress=compress
-        )
+        opcode = Opcode.TEXT if is_text else Opcode.BINARY
+        if self.extension is None:
+            key = self._next_key() if self._next_key is not None else None
+            return encode_frame(opcode, payload, masking_key=key)
+        return self._encode_data(opcode, payload, fin=True, compress=compress)
 
     def send_fragment(
         self,
@@ -336,8 +350,7 @@ class Protocol:
     def _encode(
         self, opcode: int, payload: BytesLike, *, fin: bool = True, rsv1: bool = False
     ) -> bytes:
-        # RFC 6455 section 10.3: the key comes from a strong source of entropy, anew for each frame.
-        key = os.urandom(4) if self._masks else None
+        key = self._next_key() if self._next_key is not None else None
         return encode_frame(opcode, payload, fin=fin, rsv1=rsv1, masking_key=key)
 
     def _encode_data(
@@ -371,6 +384,15 @@ class Protocol:
             payload = close.code.to_bytes(2, "big") + close.reason.encode()
         self._replies.append(self._encode(Opcode.CLOSE, payload))
         self.close_sent = close
+
+
+def _masking_keys() -> Iterator[bytes]:
+    """Give a new key for each frame, from a strong source of entropy (RFC 6455 section 10.3)."""
+    # A call of the system costs more than all the rest of a small frame.
+    while True:
+        pool = os.urandom(_POOL_SIZE)
+        for start in range(0, _POOL_SIZE, 4):
+            yield pool[start : start + 4]
 
 
 def parse_max_size(

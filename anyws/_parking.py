@@ -1,0 +1,84 @@
+"""Where one task waits for a callback: the cheapest wait that each backend has.
+
+Owns the choice of the backend's own primitive. An `anyio.Event` costs twice as much to make, to
+wait for and to set, and one of these is waited for at nearly every message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from trio.lowlevel import Abort, Task
+
+
+class Parking(Protocol):
+    """A place for one task; who waits is woken once, and not before it waits."""
+
+    async def park(self) -> None:
+        """Wait for `wake()`.
+
+        Cancellation: nothing is lost; a `wake()` that comes at the same time has no effect.
+        """
+
+    def wake(self) -> None:
+        """Let the task that waits go on; without effect if none does. Never waits."""
+
+
+class AsyncioParking:
+    """A Future that is made anew for each wait."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self) -> None:
+        self._future: asyncio.Future[None] | None = None
+
+    async def park(self) -> None:
+        self._future = asyncio.get_running_loop().create_future()
+        try:
+            await self._future  # wake() ends it
+        finally:
+            self._future = None
+
+    def wake(self) -> None:
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+
+class TrioParking:
+    """The task itself, which is rescheduled."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self) -> None:
+        self._task: Task | None = None
+
+    async def park(self) -> None:
+        from trio import lowlevel  # noqa: PLC0415  # trio is an extra
+
+        self._task = lowlevel.current_task()
+        await lowlevel.wait_task_rescheduled(self._leave)  # wake() ends it
+
+    def wake(self) -> None:
+        from trio import lowlevel  # noqa: PLC0415  # likewise
+
+        if self._task is not None:
+            task, self._task = self._task, None
+            lowlevel.reschedule(task)
+
+    def _leave(self, _: object) -> Abort:
+        from trio import lowlevel  # noqa: PLC0415  # likewise
+
+        self._task = None
+        return lowlevel.Abort.SUCCEEDED
+
+
+def make_parking() -> Parking:
+    """Make one for the event loop that runs now."""
+    # The module is there if trio runs: nothing is imported for those who do not use it.
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        return TrioParking()
+    return AsyncioParking()
