@@ -33,13 +33,15 @@ def install(session: nox.Session, *extras: str, tools: bool = False) -> None:
 def tests(session: nox.Session) -> None:
     """Run the suite under coverage; arguments after `--` go to pytest."""
     install(session, "test")
+    session.run("python", "-m", "coverage", "erase")
     session.run("python", "-m", "coverage", "run", "-m", "pytest", *session.posargs)
 
 
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Report on the last run of the suite; each branch of anyws must have been taken."""
-    session.install("--quiet", "coverage>=7.6")
+    session.install("--quiet", "coverage>=7.10")
+    session.run("python", "-m", "coverage", "combine", "--quiet")
     session.run("python", "-m", "coverage", "report")
 
 

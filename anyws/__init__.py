@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import FunctionType
 
 from . import exceptions
+from ._broadcast import broadcast, broadcast_wait
 from ._client import connect, unix_connect, wrap_client
 from ._connection import Connection
 from ._http import Headers, Request, Response
@@ -64,6 +65,8 @@ __all__ = [
     "State",
     "WebSocketException",
     "__version__",
+    "broadcast",
+    "broadcast_wait",
     "connect",
     "exceptions",
     "serve",

@@ -117,7 +117,16 @@ async def test_mapping_is_a_type_error_and_the_connection_lives(pair: Pair, mapp
 @pytest.mark.behaviour(69)
 @pytest.mark.parametrize(
     "message",
-    [None, 1, 1.5, object(), [1], [None, "a"], array.array("B", [1, 2]), [["a"]]],
+    [
+        None,
+        1,
+        1.5,
+        pytest.param(object(), id="object"),
+        [1],
+        [None, "a"],
+        array.array("B", [1, 2]),
+        [["a"]],
+    ],
     ids=repr,
 )
 async def test_other_type_is_a_type_error_and_the_connection_lives(

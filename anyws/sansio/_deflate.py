@@ -24,7 +24,7 @@ from ..exceptions import NegotiationError, PayloadTooBig, ProtocolError
 from ._extensions import ClientExtension, Extension, ServerExtension
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
     from zlib import _Compress, _Decompress
 
     from .._types import BytesLike
@@ -259,6 +259,7 @@ class Deflate(Extension):
         self.level = level
         self.mem_level = mem_level
         self.threshold = threshold
+        self.sharing: Hashable = (self.name, local_max_window_bits, level, mem_level)
         self._compresses = local_max_window_bits >= MIN_CODEC_WINDOW_BITS
         self._compressor: _Compress | None = None
         self._inflate_bits = max(remote_max_window_bits, MIN_CODEC_WINDOW_BITS)
@@ -289,6 +290,13 @@ class Deflate(Extension):
             # Section 7.2.1: "Remove 4 octets (that are 0x00 0x00 0xff 0xff) from the tail end."
             flushed = flushed[: -len(TAIL)] or EMPTY_MESSAGE
         return compressed + flushed
+
+    def restart(self) -> None:
+        """Begin the next message with an empty window, as without context takeover.
+
+        RFC 7692 section 7.1.1 lets a sender refer to what came before; nothing makes it.
+        """
+        self._compressor = None
 
     def decode(self, payload: BytesLike, max_size: int | None, *, fin: bool) -> bytes:
         """Inflate a piece of a message (section 7.2.2).

@@ -13,7 +13,7 @@ import abc
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from .._types import BytesLike
 
@@ -27,6 +27,8 @@ class Extension(abc.ABC):
     name: str
     parameters: Sequence[Parameter]
     """What was agreed on: the parameters of the server's answer."""
+    sharing: Hashable = None
+    """Equal where, after a `restart()`, the same message is encoded alike; None: never."""
 
     @abc.abstractmethod
     def wants(self, size: int) -> bool:
@@ -40,6 +42,9 @@ class Extension(abc.ABC):
             payload: all of an unfragmented message, or the next fragment of one.
             fin: whether the message ends with it.
         """
+
+    def restart(self) -> None:  # noqa: B027  # nothing to forget, unless an extension shares
+        """Refer to nothing that was encoded before: what follows may be sent by others too."""
 
     @abc.abstractmethod
     def decode(self, payload: BytesLike, max_size: int | None, *, fin: bool) -> bytes:

@@ -42,7 +42,7 @@ from ..exceptions import (
 from ._codec import Decoder, encode_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Hashable, Iterator
 
     from ._extensions import Extension
 
@@ -108,7 +108,9 @@ class Protocol:
             max_fragment_size=max_fragment_size,
             inflate=extension,
         )
-        self._next_key = _masking_keys().__next__ if role is Role.CLIENT else None
+        self._next_key: Callable[[], bytes] | None = (
+            _masking_keys().__next__ if role is Role.CLIENT else None
+        )
         self._pongs: list[bytes] = []
         self._replies: list[bytes] = []
         # The fragmented message that is being sent.
@@ -250,6 +252,31 @@ class Protocol:
             return encode_frame(opcode, payload, masking_key=key)
         return self._encode_data(opcode, payload, fin=True, compress=compress)
 
+    def send_shared(self, message: SharedMessage) -> bytes:
+        """Encode a message that others send too; encoded alike, it is encoded once.
+
+        Raises:
+            ConnectionClosed: the connection is no longer open.
+            RuntimeError: a fragmented message is not complete yet.
+        """
+        self._check_open()
+        if self._sending_text is not None:
+            raise RuntimeError("a fragmented message is not complete yet")
+        extension = self.extension
+        sharing: Hashable = None
+        shared = self._next_key is None  # a client masks each frame with a key of its own
+        if extension is not None and extension.wants(len(message.payload)):
+            sharing = extension.sharing
+            shared = shared and sharing is not None
+            if shared:
+                extension.restart()
+        frame = message.frames.get(sharing) if shared else None
+        if frame is None:
+            frame = self._encode_data(message.opcode, message.payload, fin=True, compress=None)
+            if shared:
+                message.frames[sharing] = frame
+        return frame
+
     def send_fragment(
         self,
         data: DataLike,
@@ -384,6 +411,25 @@ class Protocol:
             payload = close.code.to_bytes(2, "big") + close.reason.encode()
         self._replies.append(self._encode(Opcode.CLOSE, payload))
         self.close_sent = close
+
+
+class SharedMessage:
+    """A message for many connections, and its frames by what the connections have agreed on.
+
+    Args:
+        message: str for Text, a bytes-like object for Binary.
+        text: as in `Protocol.send_message`.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: a str has a lone surrogate, and so no UTF-8.
+    """
+
+    def __init__(self, message: DataLike, text: bool | None) -> None:
+        self.payload: BytesLike
+        is_text, self.payload = encode_data(message, text)
+        self.opcode: Opcode = Opcode.TEXT if is_text else Opcode.BINARY
+        self.frames: dict[Hashable, bytes] = {}
 
 
 def _masking_keys() -> Iterator[bytes]:

@@ -13,7 +13,7 @@ import pytest
 from anyws._types import Close, Fragment, Ping, Pong, Role, State
 from anyws.exceptions import ConnectionClosedError, ConnectionClosedOK
 from anyws.sansio._deflate import Deflate
-from anyws.sansio._protocol import Protocol, cut_reason, parse_max_size
+from anyws.sansio._protocol import Protocol, SharedMessage, cut_reason, parse_max_size
 from tests.wire import BINARY, CONT, MASK, PING, PONG, TEXT, Frame, frame, parse_frames
 
 if TYPE_CHECKING:
@@ -456,3 +456,12 @@ def test_max_size_is_1_mib_unless_given(role: Role) -> None:
 )
 def test_reason_is_cut_between_code_points(reason: str, cut: str) -> None:
     assert cut_reason(reason) == cut
+
+
+def test_shared_message_waits_for_the_end_of_a_fragmented_one() -> None:
+    protocol = Protocol(Role.SERVER)
+    protocol.send_fragment("a", fin=False)
+    with pytest.raises(RuntimeError, match="fragmented message is not complete"):
+        protocol.send_shared(SharedMessage("b", None))
+    protocol.send_fragment("c", fin=True)
+    assert protocol.send_shared(SharedMessage("b", None)) == b"\x81\x01b"

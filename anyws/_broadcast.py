@@ -1,0 +1,133 @@
+"""One message to many connections: encoded once, written to each.
+
+Owns who is skipped, who is waited for, and who is too slow.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from anyio import create_task_group, move_on_after
+from anyio.lowlevel import checkpoint
+
+from ._options import check_seconds
+from ._types import Close, CloseCode, State
+from .exceptions import ConnectionClosed
+from .sansio._protocol import SharedMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ._connection import Connection
+    from ._link import Link
+    from ._types import DataLike
+
+__all__ = ["broadcast", "broadcast_wait"]
+
+
+def broadcast(
+    connections: Iterable[Connection],
+    message: DataLike,
+    *,
+    text: bool | None = None,
+    slow: str = "close",
+) -> None:
+    """Send a message to many connections. Never waits.
+
+    It is encoded once for all connections of servers that have agreed on the same compression.
+    Connections that are not open are skipped; so are those in the midst of a fragmented message,
+    with a record in their log.
+
+    Who sends much in a row lets the event loop run in between: what was written leaves then, and a
+    connection that could take it is not slow.
+
+    Args:
+        connections: to whom.
+        message: str for Text; bytes, bytearray or memoryview for Binary.
+        text: as in `Connection.send()`.
+        slow: what happens to a connection with more than its high-water mark (`write_limit`)
+            unsent: "close" closes it with 1013, "drop" leaves the message out.
+
+    Raises:
+        TypeError: the message is of another type, as an iterable is; nothing was sent.
+        ValueError: a str has a lone surrogate, and so no UTF-8, or `slow` is neither of the two;
+            nothing was sent.
+    """
+    if slow not in {"close", "drop"}:
+        raise ValueError(f"slow {slow!r}, expected 'close' or 'drop'")
+    shared = SharedMessage(message, text)
+    for connection in connections:
+        link = connection._link
+        if link.protocol.state is not State.OPEN:
+            continue
+        if link.fragmenting is not None:
+            link.logger.warning("message left out: a fragmented message is being sent")
+        elif not link.must_wait:
+            link.transport.write(link.protocol.send_shared(shared))
+        elif slow == "close":
+            _close_slow(link)
+        else:
+            link.logger.debug("message left out: %d bytes unsent", link.transport.write_buffer_size)
+
+
+async def broadcast_wait(
+    connections: Iterable[Connection],
+    message: DataLike,
+    *,
+    text: bool | None = None,
+    timeout: float | None = 10.0,
+) -> None:
+    """Send a message to many connections, and wait for those that are slow.
+
+    It is encoded as by `broadcast()`. Each connection may take `timeout` seconds to end a
+    fragmented message and to send all but its high-water mark (`write_limit`); who needs longer is
+    closed with 1013. Connections that are not open are skipped.
+
+    Args:
+        connections: to whom.
+        message: str for Text; bytes, bytearray or memoryview for Binary.
+        text: as in `Connection.send()`.
+        timeout: seconds for each connection, all at the same time; None is no limit.
+
+    Raises:
+        TypeError: the message is of another type, as an iterable is; nothing was sent.
+        ValueError: a str has a lone surrogate, and so no UTF-8, or the timeout is negative;
+            nothing was sent.
+
+    Cancellation: each connection has sent the message whole, or nothing of it.
+    """
+    check_seconds("timeout", timeout)
+    shared = SharedMessage(message, text)
+    late: list[tuple[Link, bool]] = []
+    for connection in connections:
+        link = connection._link
+        if link.protocol.state is not State.OPEN:
+            continue
+        sent = not link.must_wait
+        if sent:
+            link.transport.write(link.protocol.send_shared(shared))
+        if link.must_wait:
+            late.append((link, sent))
+    if not late:
+        await checkpoint()
+        return
+    async with create_task_group() as task_group:
+        for link, sent in late:
+            task_group.start_soon(_send_late, link, shared, sent, timeout)
+
+
+async def _send_late(link: Link, shared: SharedMessage, sent: bool, timeout: float | None) -> None:
+    # What ends the connection ends the wait: nothing more can be sent.
+    with move_on_after(timeout) as scope, link.closing_scopes.new(), suppress(ConnectionClosed):
+        if not sent:
+            await link.ready_to_send()
+            link.transport.write(link.protocol.send_shared(shared))
+        await link.drain()
+    if scope.cancelled_caught:
+        _close_slow(link)
+
+
+def _close_slow(link: Link) -> None:
+    link.logger.info("closed: too slow, with %d bytes unsent", link.transport.write_buffer_size)
+    link.start_close(Close(CloseCode.TRY_AGAIN_LATER, "too slow"))
