@@ -78,6 +78,35 @@ def lowest(session: nox.Session) -> None:
 
 
 @nox.session
+def pure_python(session: nox.Session) -> None:
+    """Run the suite without the compiled codec."""
+    install(session, "test")
+    session.run("python", "-m", "pytest", *session.posargs, env={"ANYWS_PURE_PYTHON": "1"})
+
+
+@nox.session
+def sanitizers(session: nox.Session) -> None:
+    """Run the tests of the codec under the sanitizers for addresses and undefined behaviour."""
+    flags = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
+    environment = {"ANYWS_EXTENSION": "require", "CFLAGS": flags, "LDFLAGS": flags}
+    install(session, "test")
+    session.install("--quiet", "setuptools>=77")
+    session.run(
+        *("python", "setup.py", "--quiet", "build_ext", "--inplace", "--force"), env=environment
+    )
+    library = session.run("gcc", "-print-file-name=libasan.so", external=True, silent=True)
+    session.run(
+        *("python", "-m", "pytest", "-n", "0", "tests/sansio", *session.posargs),
+        env={
+            "LD_PRELOAD": str(library).strip(),
+            "ASAN_OPTIONS": "detect_leaks=0",
+            "PYTHONMALLOC": "malloc",
+        },
+    )
+    session.run(*("python", "setup.py", "--quiet", "build_ext", "--inplace", "--force"))
+
+
+@nox.session
 def autobahn_full(session: nox.Session) -> None:
     """Run what takes minutes: all of Autobahn's cases, with those of compression (12 and 13)."""
     install(session, "test")

@@ -6,6 +6,7 @@ text of the Sec-WebSocket-Extensions field are the business of others.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -314,7 +315,8 @@ class Deflate(Extension):
         # after a final one (section 7.2.3.4) is understood.
         if fin and (self._decompressor is not None or len(payload)):
             payload = b"".join((payload, TAIL))
-        room = 0 if max_size is None else max_size + 1  # zlib takes 0 for no limit
+        # zlib takes 0 for no limit, and no number that is no size.
+        room = 0 if max_size is None else min(max_size, sys.maxsize - 1) + 1
         try:
             data = self._inflate(payload, room, fin=fin)
         except error as exc:
