@@ -113,15 +113,19 @@ class Link:
 
     # Receiving.
 
-    def feed(self, data: bytes) -> None:
-        """Take a chunk from the transport; empty to go on with what was left over. Never waits."""
+    def feed(self, data: bytes) -> bool:
+        """Take a chunk from the transport; empty to go on with what was left over. Never waits.
+
+        Returns:
+            Whether more than one message waits for the application.
+        """
         protocol = self.protocol
         inbox = self.inbox
         if data and self._keepalive.watching:
             self._keepalive.see_life()
         if protocol.held_failure is not None or not protocol.expects_data:
             # It is read on only to find the end of the stream.
-            return
+            return False
         decoder = protocol.decoder
         while True:
             for event in protocol.receive_data(data, inbox.byte_room, inbox.message_room):
@@ -156,6 +160,7 @@ class Link:
             self._reading_paused = True
             self._keepalive.pause()
             self.transport.pause_reading()
+        return len(inbox) > 1
 
     def _take_or_drop(self, message: Data | Fragment) -> None:
         if self._skipping and type(message) is Fragment:
@@ -445,50 +450,42 @@ class Link:
     def start(self, task_group: TaskGroup, trailing_data: bytes) -> None:
         """Begin to live: start the tasks, after what came with the opening handshake."""
         self.task_group = task_group
-        task_group.start_soon(self._read, name="anyws reader")
-        task_group.start_soon(self._flush, name="anyws flusher")
+        self.transport.start(self, task_group)
         if self._keepalive.needed:
             task_group.start_soon(self._keepalive.run, name="anyws keepalive")
         if trailing_data:
             self.feed(trailing_data)
 
-    async def _read(self) -> None:
-        """Read until the stream ends, then see the connection to its end.
+    def end_reading(self, error: Exception | None) -> None:
+        """Take from the transport that nothing more will come, and see to the end of all."""
+        self._lose(error)
+        assert self.task_group is not None
+        self.task_group.start_soon(self._finish, error is None, name="anyws end")
 
-        Never raises an Exception: it becomes the cause of the end.
-        """
+    def end_writing(self, error: Exception | None) -> None:
+        """Take from the transport that nothing more will leave."""
+        if error is None:
+            self._flushed = True
+        else:
+            # What the peer has sent before is still to be read; reading finds the end of it.
+            self._cause = self._cause or error
+            self.protocol.lose_write()
+        self.begin_end()
+
+    async def _finish(self, flush: bool) -> None:
         try:
-            await self.transport.pump(self.feed)
-            self._lose(None)
             # The peer has ended its half; our Close may still wait to be sent. The watchdog, which
             # aborts the transport, ends this.
-            if self.protocol.close_sent is not None:
+            if flush and self.protocol.close_sent is not None:
                 with CancelScope(shield=True):
                     await self.transport.drain(0)
-        except Exception as exc:
-            self._lose(exc)
         finally:
-            self._lose(None)
             try:
                 await self._close_transport()
             finally:  # all wait for it, also in shields
                 self.protocol.receive_eof()
                 self.closed.set()
                 self.user_tasks.cancel()
-
-    async def _flush(self) -> None:
-        """Send what is written, until that is over.
-
-        Never raises an Exception: it becomes the cause of the end.
-        """
-        try:
-            await self.transport.flush_forever()
-            self._flushed = True
-        except Exception as exc:
-            # What the peer has sent before is still to be read; the reader finds the end of it.
-            self._cause = self._cause or exc
-            self.protocol.lose_write()
-        self.begin_end()
 
     def _lose(self, cause: BaseException | None) -> None:
         self._release_failure()

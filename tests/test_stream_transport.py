@@ -145,12 +145,17 @@ class BytearrayStream(FaultyStream):
 
 async def test_chunks_are_bytes_whatever_the_stream_gives() -> None:
     near, far = memory_stream_pair()
-    chunks: list[bytes] = []
-    transport = wrap(BytearrayStream(near))
-    await far.send(b"chunk")
-    await far.aclose()
-    await transport.pump(chunks.append)
-    await transport.aclose()
+    async with running(wrap(BytearrayStream(near))) as run:
+        chunks: list[bytes] = []
+
+        def feed(data: bytes) -> bool:
+            chunks.append(data)
+            return False
+
+        run.feed = feed  # type: ignore[method-assign]
+        await far.send(b"chunk")
+        await far.aclose()
+        await run.read.wait()
     assert chunks == [b"chunk"]
     assert type(chunks[0]) is bytes
 

@@ -52,8 +52,7 @@ async def test_reading_and_writing_go_on_when_an_outer_scope_is_cancelled(kind: 
         async with kind.link() as link:
             run = Run(link.transport)
             async with create_task_group() as outer:
-                outer.start_soon(run.pump)
-                outer.start_soon(run.flush)
+                link.transport.start(run, outer)
                 link.transport.write(DATA)
                 await settle()
                 outer.cancel_scope.cancel()
@@ -107,8 +106,7 @@ async def test_abort_ends_all_at_any_stage(
             transport = link.transport
             run = Run(transport)
             async with create_task_group() as tg:
-                tg.start_soon(run.pump)
-                tg.start_soon(run.flush)
+                transport.start(run, tg)
                 await settle()
                 await stage(transport)
                 transport.abort()
@@ -131,8 +129,10 @@ async def test_abort_before_the_transport_runs_ends_it_at_once(kind: Kind) -> No
             link.transport.write(b"dropped")
             link.transport.abort()
             run = Run(link.transport)
-            await run.pump()
-            await run.flush()
+            async with create_task_group() as tg:
+                link.transport.start(run, tg)
+                await run.read.wait()
+                await run.written.wait()
             await link.transport.aclose()
             assert (run.read_error, run.write_error) == (None, None)
             assert await read_until_end(link.peer) == b""

@@ -145,40 +145,35 @@ KINDS = {
 
 @dataclass
 class Run:
-    """The two tasks that a connection runs on its transport, and what comes of them."""
+    """Stands in for a connection: what a transport gives it, and how it ends."""
 
     transport: Transport
     received: bytearray = field(default_factory=bytearray)
     read_error: Exception | None = None
     write_error: Exception | None = None
     read: Event = field(default_factory=Event)
-    """Set when pump() has ended."""
+    """Set when nothing more will come."""
     written: Event = field(default_factory=Event)
-    """Set when flush_forever() has ended."""
+    """Set when nothing more will leave."""
     changed: Event = field(default_factory=Event)
     on_feed: Callable[[], None] = lambda: None
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> bool:
         self.received += data
         self.on_feed()
         self.changed.set()
         self.changed = Event()
+        return False
 
-    async def pump(self) -> None:
-        try:
-            await self.transport.pump(self.feed)
-        except Exception as exc:  # noqa: BLE001  # whatever it is, the test looks at it
-            self.read_error = exc
-        finally:
-            self.read.set()
+    def end_reading(self, error: Exception | None) -> None:
+        assert not self.read.is_set()
+        self.read_error = error
+        self.read.set()
 
-    async def flush(self) -> None:
-        try:
-            await self.transport.flush_forever()
-        except Exception as exc:  # noqa: BLE001  # whatever it is, the test looks at it
-            self.write_error = exc
-        finally:
-            self.written.set()
+    def end_writing(self, error: Exception | None) -> None:
+        assert not self.written.is_set()
+        self.write_error = error
+        self.written.set()
 
     async def receive(self, size: int) -> None:
         """Wait until so many bytes have been received in all."""
@@ -191,8 +186,7 @@ async def running(transport: Transport) -> AsyncGenerator[Run, None]:
     """Run a transport as a connection does, and close it in the end."""
     run = Run(transport)
     async with create_task_group() as tg:
-        tg.start_soon(run.pump)
-        tg.start_soon(run.flush)
+        transport.start(run, tg)
         try:
             yield run
         finally:

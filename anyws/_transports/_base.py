@@ -6,29 +6,68 @@ Owns the interface; knows no WebSocket, no socket and no backend.
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from anyio.abc import ByteStream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from anyio.abc import TaskGroup
+
+
+class Receiver(Protocol):
+    """Who takes what a transport has read, and is told how it ends; none of it waits."""
+
+    def feed(self, data: bytes) -> bool:
+        """Take a chunk.
+
+        Returns:
+            Whether several writes are to be expected in answer, so that they may leave together.
+        """
+
+    def end_reading(self, error: Exception | None) -> None:
+        """Take that nothing more will come; it is called once.
+
+        Args:
+            error: what the stream raised when it was lost; None when the peer ended its half, or
+                after `abort()`.
+        """
+
+    def end_writing(self, error: Exception | None) -> None:
+        """Take that nothing more will leave; it is called once.
+
+        Args:
+            error: what the stream raised when it was lost; None after `write_eof()` or `abort()`.
+        """
 
 
 class Transport(ByteStream):
     """A byte stream that also takes writes without waiting.
 
-    An opening handshake uses it as the ByteStream that it is. From then on one task runs `pump` and
-    one runs `flush_forever`, and everybody else calls what is not async.
+    An opening handshake uses it as the ByteStream that it is. From `start()` on it reads and sends
+    by itself, and everybody calls what is not async.
     """
 
     write_buffer_size: int
     """Bytes that `write` took and that have not left yet."""
 
     @abc.abstractmethod
+    def start(self, receiver: Receiver, task_group: TaskGroup) -> None:
+        """Begin to send what is written, and to feed what comes, though not within this call.
+
+        It goes on when the scope of the task group is cancelled, so that a connection ends in its
+        own way and a frame that has begun to leave is completed.
+
+        Args:
+            receiver: who is fed.
+            task_group: where to start tasks, if any are needed.
+        """
+
+    @abc.abstractmethod
     def write(self, data: bytes) -> None:
         """Take all of `data`, to be sent whole and in order. Never waits.
 
-        What comes after `write_eof()`, `abort()` or the loss of the stream is dropped.
+        Small writes of one turn of the event loop may leave together, at its end. What comes after
+        `write_eof()`, `abort()` or the loss of the stream is dropped.
         """
 
     @abc.abstractmethod
@@ -59,37 +98,16 @@ class Transport(ByteStream):
         """Let all who wait in `drain` go now."""
 
     @abc.abstractmethod
-    async def pump(self, feed: Callable[[bytes], None]) -> None:
-        """Read, and call `feed` with each chunk, until the peer ends its half or `abort()`.
-
-        It runs on when the caller's scope is cancelled, so that a connection ends in its own way.
-
-        Raises:
-            Exception: whatever the stream raises when it is lost.
-        """
-
-    @abc.abstractmethod
     def pause_reading(self) -> None:
-        """Make `pump` feed nothing until `resume_reading()`; it may hold one chunk back."""
+        """Feed nothing until `resume_reading()`; one chunk may be held back."""
 
     @abc.abstractmethod
     def resume_reading(self) -> None:
-        """Make `pump` go on."""
-
-    @abc.abstractmethod
-    async def flush_forever(self) -> None:
-        """Send what is written, until that is over by `write_eof()`, loss or `abort()`.
-
-        It runs on when the caller's scope is cancelled: a frame that has begun to leave is
-        completed.
-
-        Raises:
-            Exception: whatever the stream raises when it is lost.
-        """
+        """Feed again."""
 
     @abc.abstractmethod
     def abort(self) -> None:
-        """Drop what has not left, and end `pump` and `flush_forever`. Never waits.
+        """Drop what has not left, and read no more. Never waits.
 
         `aclose()` afterwards closes without ceremony.
         """

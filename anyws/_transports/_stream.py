@@ -4,8 +4,8 @@ Owns the write buffer and the only calls of `stream.send` once a connection is o
 WebSocket.
 
 A cancelled `ByteStream.send` does not say how much of its data went out: on trio a part may have.
-So no task of the application ever sends: `write` keeps the bytes, and the task that runs
-`flush_forever`, which no outer scope cancels, sends them.
+So no task of the application ever sends: `write` keeps the bytes, and a task of the transport's own,
+which no outer scope cancels, sends them. Another one reads.
 """
 
 from __future__ import annotations
@@ -17,23 +17,17 @@ from anyio import CancelScope, EndOfStream, Event, aclose_forcefully
 from anyio.streams.tls import TLSStream
 
 from ._base import Transport
+from ._draining import Draining
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from anyio.abc import AnyByteStream, ByteStream
+    from anyio.abc import AnyByteStream, ByteStream, TaskGroup
+
+    from ._base import Receiver
 
 # What one call of stream.send gets of many small writes at the most.
 _COALESCE_SIZE = 65536
-
-
-class _DrainWaiter:
-    """One who waits in `drain`; others may write again before its task runs."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.reached = False
-        self.event = Event()
 
 
 class StreamTransport(Transport):
@@ -51,7 +45,7 @@ class StreamTransport(Transport):
         self._chunks: deque[bytes] = deque()
         self._latest = b""
         self._written = Event()
-        self._drain_waiters: list[_DrainWaiter] = []
+        self._draining = Draining()
         self._eof_written = False
         self._write_ended = False
         self._aborted = False
@@ -120,30 +114,45 @@ class StreamTransport(Transport):
             return True
         if self._write_ended:
             return False
-        waiter = _DrainWaiter(limit)
-        self._drain_waiters.append(waiter)
-        try:
-            await waiter.event.wait()  # _flush(), release() or _end_writing() ends it
-        finally:
-            self._drain_waiters.remove(waiter)
-        return waiter.reached
+        return await self._draining.wait(limit)  # _flush(), release() or _end_writing() ends it
 
     def release(self) -> None:
-        for waiter in self._drain_waiters:
-            waiter.event.set()
+        self._draining.release()
 
-    async def flush_forever(self) -> None:
+    # The two tasks.
+
+    def start(self, receiver: Receiver, task_group: TaskGroup) -> None:
+        task_group.start_soon(self._read, receiver, name="anyws reader")
+        task_group.start_soon(self._send, receiver, name="anyws flusher")
+
+    async def _read(self, receiver: Receiver) -> None:
+        error: Exception | None = None
         try:
-            with self._flush_scope:
-                while True:
-                    await self._flush()
-                    if self._eof_written:
-                        await self._end_half()
-                        return
-                    self._written = Event()
-                    await self._written.wait()  # write(), write_eof() or abort() ends it
+            await self._pump(receiver)
+        except Exception as exc:  # the receiver is told
+            error = exc
+        finally:
+            receiver.end_reading(error)
+
+    async def _send(self, receiver: Receiver) -> None:
+        error: Exception | None = None
+        try:
+            await self._flush_forever()
+        except Exception as exc:  # the receiver is told
+            error = exc
         finally:
             self._end_writing()
+            receiver.end_writing(error)
+
+    async def _flush_forever(self) -> None:
+        with self._flush_scope:
+            while True:
+                await self._flush()
+                if self._eof_written:
+                    await self._end_half()
+                    return
+                self._written = Event()
+                await self._written.wait()  # write(), write_eof() or abort() ends it
 
     async def _flush(self) -> None:
         chunks = self._chunks
@@ -161,14 +170,11 @@ class StreamTransport(Transport):
                 data = b"".join(parts)
             await self._stream.send(data)  # the peer's reading, or abort(), ends it
             self.write_buffer_size -= len(data)
-            for waiter in self._drain_waiters:
-                if self.write_buffer_size <= waiter.limit:
-                    waiter.reached = True
-                    waiter.event.set()
+            self._draining.note(self.write_buffer_size)
 
     async def _end_half(self) -> None:
         if isinstance(self._stream, TLSStream):
-            # Only one task may use a TLSStream for this: pump() does it when its reading has ended.
+            # Only one task may use a TLSStream for this: the reader does it when it has stopped.
             self._tls_ending = True
             self._pump_scope.cancel()
             return
@@ -188,7 +194,7 @@ class StreamTransport(Transport):
 
     # Reading.
 
-    async def pump(self, feed: Callable[[bytes], None]) -> None:
+    async def _pump(self, receiver: Receiver) -> None:
         stream = self._stream
         with self._pump_scope:
             while True:
@@ -199,7 +205,7 @@ class StreamTransport(Transport):
                     return
                 while not self._resumed.is_set():
                     await self._resumed.wait()  # paused while the chunk was on its way; likewise
-                feed(bytes(data))  # some streams, like those of trio, may give a bytearray
+                receiver.feed(bytes(data))  # some streams, like those of trio, may give a bytearray
         if self._tls_ending and not self._aborted:
             await self._end_tls()
 
