@@ -78,10 +78,11 @@ def lowest(session: nox.Session) -> None:
 
 
 @nox.session
-def pure_python(session: nox.Session) -> None:
-    """Run the suite without the compiled codec."""
+def portable(session: nox.Session) -> None:
+    """Run the suite as where there is no compiler, and over anyio's streams alone."""
     install(session, "test")
-    session.run("python", "-m", "pytest", *session.posargs, env={"ANYWS_PURE_PYTHON": "1"})
+    fallbacks = {"ANYWS_PURE_PYTHON": "1", "ANYWS_NATIVE_TRANSPORTS": "0"}
+    session.run("python", "-m", "pytest", *session.posargs, env=fallbacks)
 
 
 @nox.session

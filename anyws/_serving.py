@@ -227,18 +227,14 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
             raise interruption
 
     async def _listen(self) -> list[Listener[ByteStream]]:
-        if self._own_listeners is not None:
-            given = list(self._own_listeners)
-        elif self._unix_path is not None:
-            given = [await _transports.listen_unix(self._unix_path, backlog=self._backlog)]
-        else:
-            given = [
-                await _transports.listen_tcp(
-                    self._host, self._port, backlog=self._backlog, reuse_port=self._reuse_port
-                )
-            ]
+        if self._unix_path is not None:
+            return await _transports.listen_unix(self._unix_path, backlog=self._backlog)
+        if self._own_listeners is None:
+            return await _transports.listen_tcp(
+                self._host, self._port, backlog=self._backlog, reuse_port=self._reuse_port
+            )
         listeners: list[Listener[ByteStream]] = []
-        for listener in given:
+        for listener in self._own_listeners:
             listeners.extend(
                 listener.listeners if isinstance(listener, MultiListener) else [listener]
             )

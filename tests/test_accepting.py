@@ -197,7 +197,9 @@ SCRIPT = """
             async with anyws.connect(uri) as ws:
                 await ws.send("before")
                 print(await ws.recv())
-            # One descriptor is left for the client's end, none for the server's.
+            for _ in range(30):
+                await anyio.lowlevel.checkpoint()  # both ends are closed
+            # The client has its descriptor, and none is left for the server's end.
             spare = [socket.socket() for _ in range(10)]
             limit = max(sock.fileno() for sock in spare) + 1
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
@@ -206,11 +208,12 @@ SCRIPT = """
                     spare.append(socket.socket())
                 except OSError:
                     break
-            spare.pop().close()
-            stream = await anyio.connect_tcp("127.0.0.1", server.port)
+            client = spare.pop()
+            client.connect(("127.0.0.1", server.port))
             await anyio.sleep(0.3)
             for sock in spare:
                 sock.close()
+            stream = await anyio.abc.SocketStream.from_socket(client)
             async with anyws.wrap_client(stream) as ws:
                 await ws.send("after")
                 print(await ws.recv())

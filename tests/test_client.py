@@ -169,7 +169,7 @@ async def test_connect_cannot_be_awaited() -> None:
 
 async def test_connect_can_be_entered_only_once() -> None:
     connecting = anyws.connect("ws://127.0.0.1:1/")
-    with pytest.raises(OSError, match="connection attempts failed"):
+    with pytest.raises(OSError, match="refused"):
         await connecting.__aenter__()
     with pytest.raises(RuntimeError, match="only once"):
         await connecting.__aenter__()
@@ -181,12 +181,12 @@ async def test_connect_can_be_entered_only_once() -> None:
 async def test_refused_connection_is_an_oserror_that_says_where_to() -> None:
     with (
         anyio.fail_after(LIMIT),
-        pytest.raises(OSError, match="connection attempts failed") as caught,
+        pytest.raises(OSError, match="refused") as caught,
     ):
         async with anyws.connect("ws://127.0.0.1:1/"):
             raise AssertionError
     assert caught.value.__notes__ == ["while connecting to 127.0.0.1 port 1"]
-    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+    assert isinstance(caught.value, ConnectionRefusedError)
 
 
 async def test_unknown_host_is_an_oserror() -> None:

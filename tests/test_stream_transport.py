@@ -10,16 +10,15 @@ import pytest
 from anyio import EndOfStream, create_task_group
 from anyio.abc import ByteStream
 from anyio.lowlevel import checkpoint
+from anyio.streams.tls import TLSStream
 
-from anyws._transports import StreamTransport, wrap, wrap_tls
+from anyws._transports import StreamTransport, wrap
 from anyws.testing import FaultyStream, memory_stream_pair
 from tests.tls import client_context, server_context
 from tests.transports import Run, read_exactly, read_until_end, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
-
-    from anyio.streams.tls import TLSStream
 
     from anyws.testing import MemoryStream
 
@@ -213,14 +212,13 @@ async def tls_over_memory() -> AsyncGenerator[tuple[Run, TLSStream, MemoryStream
     streams: list[TLSStream] = []
 
     async def accept() -> None:
-        streams.append(await wrap_tls(near, server_context(), server_side=True))
+        context = server_context()
+        streams.append(await TLSStream.wrap(near, server_side=True, ssl_context=context))
 
     async with near, far:
         async with create_task_group() as tg:
             tg.start_soon(accept)
-            peer = await wrap_tls(
-                far, client_context(), server_side=False, server_hostname="localhost"
-            )
+            peer = await TLSStream.wrap(far, hostname="localhost", ssl_context=client_context())
         async with running(wrap(streams[0])) as run:
             yield run, peer, far
 

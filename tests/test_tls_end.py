@@ -62,7 +62,7 @@ async def test_tls_cut_off_after_messages_delivers_them_and_is_a_1006(
     assert isinstance(error, anyws.ConnectionClosedError)
     assert error.code == 1006
     assert str(error) == "no close frame received or sent"
-    assert isinstance(error.__cause__, anyio.BrokenResourceError)
+    assert isinstance(error.__cause__, ssl.SSLEOFError)
 
 
 @pytest.mark.behaviour(32)
@@ -78,7 +78,7 @@ async def test_tls_cut_off_by_the_server_is_a_1006() -> None:
             with pytest.raises(anyws.ConnectionClosedError) as caught:
                 await ws.recv()
         assert ws.close_code == 1006
-    assert isinstance(caught.value.__cause__, anyio.BrokenResourceError)
+    assert isinstance(caught.value.__cause__, ssl.SSLEOFError)
 
 
 @pytest.mark.behaviour(33)

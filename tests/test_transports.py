@@ -106,7 +106,7 @@ async def test_write_takes_all_and_counts_what_has_not_left(kind: Kind) -> None:
     async with opened(kind) as (_, transport, link):
         assert transport.write_buffer_size == 0
         await fill(transport)
-        assert 0 < transport.write_buffer_size <= FLOOD
+        assert 0 < transport.write_buffer_size <= FLOOD + FLOOD // 100  # TLS adds to it
         assert await read_exactly(link.peer, FLOOD) == DATA
         assert await transport.drain(0)
         assert transport.write_buffer_size == 0

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
-from anyio import Event, create_task_group, fail_after
+from anyio import Event, TypedAttributeProvider, create_task_group, fail_after
 from anyio.abc import SocketAttribute, SocketListener
 from anyio.lowlevel import checkpoint
-from anyio.streams.stapled import MultiListener
+from anyio.streams.tls import TLSStream
 
-from anyws._transports import listen_tcp, listen_unix, open_tcp, open_unix, wrap, wrap_tls
+from anyws._transports import NativeListener, Transport, socket_transport, wrap, wrap_tls
+from anyws._transports._dial import dial_tcp
 from anyws.testing import memory_stream_pair
 from tests.tls import client_context, server_context
 
@@ -31,9 +32,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from anyio.abc import ByteStream, SocketStream
-    from anyio.streams.tls import TLSStream
 
-    from anyws._transports import Transport
 
 # Seconds. Each test takes a few milliseconds: one that comes near it hangs.
 LIMIT = 10
@@ -59,7 +58,7 @@ async def memory() -> AsyncGenerator[Link, None]:
         yield Link(wrap(near), far, far)
 
 
-def limit_buffers(*streams: SocketStream) -> None:
+def limit_buffers(*streams: TypedAttributeProvider) -> None:
     for stream in streams:
         raw = stream.extra(SocketAttribute.raw_socket)
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_SIZE)
@@ -68,17 +67,47 @@ def limit_buffers(*streams: SocketStream) -> None:
 
 @asynccontextmanager
 async def tcp_streams() -> AsyncGenerator[tuple[SocketStream, SocketStream], None]:
-    listener = await listen_tcp("127.0.0.1", 0, backlog=None, reuse_port=False)
-    async with listener:
-        assert isinstance(listener, MultiListener)
-        port = listener.extra(SocketAttribute.local_port)
+    """Give the two ends of a TCP connection, as anyio's streams."""
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
         (one,) = listener.listeners
-        far = await open_tcp("127.0.0.1", port)
+        far = await anyio.connect_tcp("127.0.0.1", one.extra(SocketAttribute.local_port))
         assert isinstance(one, SocketListener)
         near = await one.accept()
         limit_buffers(near, far)
         async with near, far:
             yield near, far
+
+
+@asynccontextmanager
+async def native_streams() -> AsyncGenerator[tuple[Transport, SocketStream], None]:
+    """Give the two ends of a TCP connection, of which the first is a transport of our own."""
+    async with await listen() as listener:
+        far = await anyio.connect_tcp("127.0.0.1", listener.extra(SocketAttribute.local_port))
+        near = await accept(listener)
+        limit_buffers(far)
+        async with near, far:
+            yield near, far
+
+
+async def listen() -> NativeListener:
+    """Listen on the loopback, for transports of our own."""
+    below = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    return NativeListener(below.listeners[0], socket_transport())
+
+
+async def accept(listener: NativeListener) -> Transport:
+    """Take one connection from a listener of our own."""
+    accepted: list[Transport] = []
+
+    async def take(transport: Transport) -> None:
+        accepted.append(transport)
+        tg.cancel_scope.cancel()
+
+    async with create_task_group() as tg:
+        await listener.serve(take, tg)
+    (transport,) = accepted
+    limit_buffers(transport)
+    return transport
 
 
 @asynccontextmanager
@@ -88,16 +117,34 @@ async def tcp() -> AsyncGenerator[Link, None]:
 
 
 @asynccontextmanager
-async def unix() -> AsyncGenerator[Link, None]:
+async def native_tcp() -> AsyncGenerator[Link, None]:
+    async with native_streams() as (near, far):
+        yield Link(near, far, far)
+
+
+@asynccontextmanager
+async def native_dialled() -> AsyncGenerator[Link, None]:
+    async with await listen() as listener:
+        raw = await dial_tcp("127.0.0.1", listener.extra(SocketAttribute.local_port))
+        near = socket_transport()(raw)
+        # A stream of anyio's that asyncio has accepted reads before it is asked to.
+        far = await accept(listener)
+        limit_buffers(near)
+        async with near, far:
+            yield Link(near, far, far)
+
+
+@asynccontextmanager
+async def native_unix() -> AsyncGenerator[Link, None]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "socket")
-        async with await listen_unix(path, backlog=None) as listener:
-            assert isinstance(listener, SocketListener)
-            far = await open_unix(path)
-            near = await listener.accept()
-            limit_buffers(near, far)
+        below = await anyio.create_unix_listener(path)
+        async with NativeListener(below, socket_transport()) as listener:
+            far = await anyio.connect_unix(path)
+            near = await accept(listener)
+            limit_buffers(far)
             async with near, far:
-                yield Link(wrap(near), far, far)
+                yield Link(near, far, far)
 
 
 @cache
@@ -107,21 +154,27 @@ def context(server_side: bool) -> ssl.SSLContext:
 
 @asynccontextmanager
 async def tls() -> AsyncGenerator[Link, None]:
-    async with tcp_streams() as (near, far):
-        streams: dict[bool, TLSStream] = {}
+    async with tcp_streams() as (near, far), tls_over(near, far) as link:
+        yield link
 
-        async def shake_hands(stream: ByteStream, server_side: bool) -> None:
-            streams[server_side] = await wrap_tls(
-                stream,
-                context(server_side),
-                server_side=server_side,
-                server_hostname=None if server_side else "localhost",
-            )
 
-        async with create_task_group() as tg:
-            tg.start_soon(shake_hands, near, True)
-            tg.start_soon(shake_hands, far, False)
-        yield Link(wrap(streams[True]), streams[False], far)
+@asynccontextmanager
+async def native_tls() -> AsyncGenerator[Link, None]:
+    async with native_streams() as (near, far), tls_over(near, far) as link:
+        yield link
+
+
+@asynccontextmanager
+async def tls_over(near: ByteStream, far: SocketStream) -> AsyncGenerator[Link, None]:
+    transports: list[Transport] = []
+
+    async def shake_hands() -> None:
+        transports.append(await wrap_tls(near, context(True), server_side=True))
+
+    async with create_task_group() as tg:
+        tg.start_soon(shake_hands)
+        peer = await TLSStream.wrap(far, hostname="localhost", ssl_context=context(False))
+    yield Link(transports[0], peer, far)
 
 
 @dataclass(frozen=True)
@@ -138,8 +191,11 @@ class Kind:
 KINDS = {
     "memory": Kind(memory, has_resets=False),
     "tcp": Kind(tcp),
-    "unix": Kind(unix, has_resets=False),
     "tls": Kind(tls, has_halves=False),
+    "native-tcp": Kind(native_tcp),
+    "native-dialled": Kind(native_dialled),
+    "native-unix": Kind(native_unix, has_resets=False),
+    "native-tls": Kind(native_tls, has_halves=False),
 }
 
 
@@ -157,13 +213,15 @@ class Run:
     """Set when nothing more will leave."""
     changed: Event = field(default_factory=Event)
     on_feed: Callable[[], None] = lambda: None
+    several: bool = False
+    """What `feed` returns."""
 
     def feed(self, data: bytes) -> bool:
         self.received += data
         self.on_feed()
         self.changed.set()
         self.changed = Event()
-        return False
+        return self.several
 
     def end_reading(self, error: Exception | None) -> None:
         assert not self.read.is_set()

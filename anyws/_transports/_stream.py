@@ -4,8 +4,8 @@ Owns the write buffer and the only calls of `stream.send` once a connection is o
 WebSocket.
 
 A cancelled `ByteStream.send` does not say how much of its data went out: on trio a part may have.
-So no task of the application ever sends: `write` keeps the bytes, and a task of the transport's own,
-which no outer scope cancels, sends them. Another one reads.
+So no task of the application ever sends: `write` keeps the bytes, and a task of the transport's
+own, which no outer scope cancels, sends them. Another one reads.
 """
 
 from __future__ import annotations

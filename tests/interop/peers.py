@@ -222,8 +222,10 @@ class WsprotoPeer(Peer):
         await pong.wait()
 
     async def close(self, code: int, reason: str) -> None:
-        if self.connection.state is ConnectionState.OPEN and not self._closed.is_set():
-            await self._send_event(events.CloseConnection(code, reason))
+        async with self._sending:
+            if self.connection.state is ConnectionState.OPEN and not self._closed.is_set():
+                close = events.CloseConnection(code, reason)
+                await self.stream.send(self.connection.send(close))
         await self._closed.wait()
 
     async def abort(self) -> None:

@@ -1,0 +1,85 @@
+"""Accepting sockets, many at a time.
+
+Owns the calls of `accept`; the listening socket is that of an anyio listener.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from anyio import ClosedResourceError, create_task_group, notify_closing, wait_readable
+from anyio.abc import Listener, SocketAttribute
+from anyio.lowlevel import checkpoint
+
+from ._base import Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from anyio.abc import TaskGroup
+
+# Connections that are accepted before other tasks have their turn.
+_MAX_ACCEPTED_WITHOUT_YIELD = 64
+
+
+class NativeListener(Listener[Transport]):
+    """A listener that gives transports over its sockets.
+
+    Args:
+        listener: listens; it is closed with this one.
+        make_transport: makes one of a non-blocking socket.
+    """
+
+    def __init__(
+        self, listener: Listener[Any], make_transport: Callable[[socket.socket], Transport]
+    ) -> None:
+        self._listener = listener
+        self._make_transport = make_transport
+        self._socket = listener.extra(SocketAttribute.raw_socket)
+
+    async def serve(
+        self, handler: Callable[[Transport], Any], task_group: TaskGroup | None = None
+    ) -> None:
+        """Start a task for each connection that comes.
+
+        Raises:
+            OSError: accepting fails; it may be called again.
+            ClosedResourceError: the listener is closed.
+
+        Cancellation: loses no connection.
+        """
+        if task_group is None:
+            async with create_task_group() as own_task_group:
+                await self._serve(handler, own_task_group)
+        else:
+            await self._serve(handler, task_group)
+
+    async def _serve(self, handler: Callable[[Transport], Any], task_group: TaskGroup) -> None:
+        while True:
+            for _ in range(_MAX_ACCEPTED_WITHOUT_YIELD):
+                try:
+                    raw, _address = self._socket.accept()
+                except BlockingIOError:
+                    break
+                except OSError as exc:
+                    if self._socket.fileno() == -1:
+                        raise ClosedResourceError from exc
+                    raise
+                raw.setblocking(False)
+                if raw.family != socket.AF_UNIX:
+                    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                task_group.start_soon(handler, self._make_transport(raw))
+            else:
+                await checkpoint()
+                continue
+            await wait_readable(self._socket)  # a connection, or aclose(), ends it
+
+    async def aclose(self) -> None:
+        if self._socket.fileno() != -1:
+            notify_closing(self._socket)
+        await self._listener.aclose()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        return self._listener.extra_attributes

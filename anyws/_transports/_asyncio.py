@@ -1,0 +1,113 @@
+"""The transport over a socket that an asyncio event loop watches, uvloop's likewise.
+
+Owns how to wait for a socket there: no task, but callbacks of the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from anyio import ClosedResourceError
+
+from ._socket import SocketTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class AsyncioTransport(SocketTransport):
+    """A connected socket as a transport, on asyncio.
+
+    Args:
+        raw_socket: as for `SocketTransport`.
+    """
+
+    def __init__(self, raw_socket: socket.socket) -> None:
+        super().__init__(raw_socket)
+        self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
+        # Where it is installed, anyio asks sniffio which event loop runs; it finds the task that
+        # runs, and in a callback there is none.
+        sniffio = sys.modules.get("sniffio")
+        if sniffio is not None:
+            self._context.run(sniffio.current_async_library_cvar.set, "asyncio")
+        # libuv watches a socket no more once it has seen an error on it, though data may still be
+        # in front of that.
+        self._watched_once = type(self._loop).__module__.partition(".")[0] in {"uvloop", "winloop"}
+        self._reading = False
+        self._writing = False
+        self._read_waiter: asyncio.Future[None] | None = None
+        self._write_waiter: asyncio.Future[None] | None = None
+
+    def _watch_reading(self) -> None:
+        self._reading = True
+        # A copy, because the context itself is entered where one of its callbacks calls this.
+        read = self._read_and_watch if self._watched_once else self._read
+        self._context.copy().run(self._loop.add_reader, self._socket, read)
+
+    def _read_and_watch(self) -> None:
+        self._read()
+        if self._reading:
+            error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                self._read_error = OSError(error, os.strerror(error))
+                self._loop.remove_reader(self._socket)
+                self._watch_reading()
+
+    def _ignore_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._socket)
+
+    def _watch_writing(self) -> None:
+        self._writing = True
+        self._context.copy().run(self._loop.add_writer, self._socket, self._send_blocked)
+
+    def _ignore_writing(self) -> None:
+        if self._writing:
+            self._writing = False
+            self._loop.remove_writer(self._socket)
+
+    def _call_soon(self, callback: Callable[[], None]) -> None:
+        self._loop.call_soon(callback, context=self._context)
+
+    async def _wait_readable(self) -> None:
+        self._read_waiter = self._loop.create_future()
+        try:
+            if not self._reading:
+                self._reading = True
+                self._loop.add_reader(self._socket, self._wake_reader)
+            await self._read_waiter
+        finally:
+            self._read_waiter = None
+
+    def _wake_reader(self) -> None:
+        # It stays watched as long as somebody waits each time: a handshake takes two or three.
+        if self._read_waiter is None or self._watched_once:
+            self._ignore_reading()
+        if self._read_waiter is not None and not self._read_waiter.done():
+            self._read_waiter.set_result(None)
+
+    async def _wait_writable(self) -> None:
+        self._write_waiter = self._loop.create_future()
+        try:
+            self._writing = True
+            self._loop.add_writer(self._socket, self._wake_writer)
+            await self._write_waiter
+        finally:
+            self._write_waiter = None
+            self._ignore_writing()
+
+    def _wake_writer(self) -> None:
+        if self._write_waiter is not None and not self._write_waiter.done():
+            self._write_waiter.set_result(None)
+
+    def _leave_socket(self) -> None:
+        for waiter in (self._read_waiter, self._write_waiter):
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(ClosedResourceError())

@@ -1,0 +1,391 @@
+"""A transport over a non-blocking socket, whatever event loop watches it.
+
+Owns what is the same on each: the write buffer, coalescing, the calls of the socket, and how both
+directions end. How to wait for the socket stands in `_asyncio` and `_trio`; knows no WebSocket.
+"""
+
+from __future__ import annotations
+
+import abc
+import socket
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
+from anyio.abc import SocketAttribute
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+from ._base import Transport
+from ._draining import Draining
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from anyio.abc import TaskGroup
+
+    from ._base import Receiver
+
+# What one system call gets of many small writes at the most, and what waits for the end of a turn.
+_COALESCE_SIZE = 65536
+
+# Bytes to receive at once.
+_CHUNK_SIZE = 2**18
+
+
+class SocketTransport(Transport):
+    """A connected socket as a transport.
+
+    The first write after something has come goes to the socket at once: the reply of a ping-pong.
+    Those that follow, and all if the receiver expects several, are sent together at the end of the
+    turn of the event loop, or when they are many bytes.
+
+    Args:
+        raw_socket: a connected, non-blocking socket; the transport owns it from now on.
+    """
+
+    def __init__(self, raw_socket: socket.socket) -> None:
+        self._socket = raw_socket
+        self._receiver: Receiver | None = None
+        self._task_group: TaskGroup | None = None
+        # Writing.
+        self.write_buffer_size = 0
+        self._chunks: deque[bytes | memoryview] = deque()
+        self._latest = b""
+        self._draining = Draining()
+        # Whether the next write goes to the socket at once, and whether one that did not will be
+        # sent at the end of the turn, or once the socket takes more.
+        self._at_once = False
+        self._flush_due = False
+        self._blocked = False
+        self._eof_written = False
+        self._write_ended = False
+        self._write_end_told = False
+        self._write_error: Exception | None = None
+        # Reading.
+        self._paused = False
+        self._read_ended = False
+        # What the loop has found out before the socket says it.
+        self._read_error: Exception | None = None
+        self._aborted = False
+        self._closed = False
+
+    # What each event loop does in its own way.
+
+    @abc.abstractmethod
+    def _watch_reading(self) -> None:
+        """Call `_read()` whenever the socket has something to read."""
+
+    @abc.abstractmethod
+    def _ignore_reading(self) -> None:
+        """Call it no more; without effect if it is not called anyway."""
+
+    @abc.abstractmethod
+    def _watch_writing(self) -> None:
+        """Call `_send_blocked()` once the socket takes something."""
+
+    @abc.abstractmethod
+    def _ignore_writing(self) -> None:
+        """Do not call it; without effect if it is not called anyway."""
+
+    @abc.abstractmethod
+    def _call_soon(self, callback: Callable[[], None]) -> None:
+        """Call it in the next turn of the event loop; after `start()` only."""
+
+    @abc.abstractmethod
+    async def _wait_readable(self) -> None:
+        """Wait until the socket has something to read, or is closed; before `start()` only."""
+
+    @abc.abstractmethod
+    async def _wait_writable(self) -> None:
+        """Wait until the socket takes something, or is closed; before `start()` only."""
+
+    @abc.abstractmethod
+    def _leave_socket(self) -> None:
+        """Let all who wait for the socket go: it is about to be closed."""
+
+    # The ByteStream, for an opening handshake.
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        await checkpoint_if_cancelled()
+        while True:
+            self._check_not_closed()
+            try:
+                data = self._socket.recv(max_bytes)
+            except BlockingIOError:
+                await self._wait_readable()  # the peer, the caller's scope, or aclose() ends it
+            except OSError as exc:
+                raise BrokenResourceError from exc
+            else:
+                if not data:
+                    raise EndOfStream
+                return data
+
+    async def send(self, item: bytes) -> None:
+        await checkpoint_if_cancelled()
+        data = memoryview(item)
+        while True:
+            self._check_not_closed()
+            try:
+                data = data[self._socket.send(data) :]
+            except BlockingIOError:
+                await self._wait_writable()  # the peer's reading, or likewise
+            except OSError as exc:
+                raise BrokenResourceError from exc
+            if not data:
+                return
+
+    async def send_eof(self) -> None:
+        await checkpoint_if_cancelled()
+        self._check_not_closed()
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError as exc:
+            raise BrokenResourceError from exc
+
+    async def aclose(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._end_writing()
+            self._ignore_reading()
+            self._ignore_writing()
+            self._leave_socket()
+            self._socket.close()
+        await checkpoint()
+
+    def _check_not_closed(self) -> None:
+        if self._closed:
+            raise ClosedResourceError
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        raw = self._socket
+        attributes: dict[Any, Callable[[], Any]] = {
+            SocketAttribute.family: lambda: raw.family,
+            SocketAttribute.raw_socket: lambda: raw,
+        }
+        try:
+            local = _plain_address(raw, raw.getsockname())
+            attributes[SocketAttribute.local_address] = lambda: local
+            if raw.family != socket.AF_UNIX:
+                attributes[SocketAttribute.local_port] = lambda: local[1]
+            remote = _plain_address(raw, raw.getpeername())
+            attributes[SocketAttribute.remote_address] = lambda: remote
+            if raw.family != socket.AF_UNIX:
+                attributes[SocketAttribute.remote_port] = lambda: remote[1]
+        except OSError:
+            # One that was reset does not know its peer any more, and one that is closed not itself.
+            pass
+        return attributes
+
+    # The beginning.
+
+    def start(self, receiver: Receiver, task_group: TaskGroup) -> None:
+        self._receiver = receiver
+        self._task_group = task_group
+        if self._aborted:
+            self._call_soon(self._tell_ends)
+            return
+        if not self._paused:
+            self._watch_reading()
+        self._at_once = True
+        if self._chunks or self._latest or self._eof_written:
+            self._flush_soon()
+
+    # Writing.
+
+    def write(self, data: bytes) -> None:
+        if self._write_ended or self._eof_written:
+            return
+        if self._at_once and not self._chunks and not self._latest:
+            self._at_once = False
+            try:
+                sent = self._socket.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as exc:
+                self._lose_writing(exc)
+                return
+            if sent < len(data):
+                self._chunks.append(memoryview(data)[sent:])
+                self.write_buffer_size += len(data) - sent
+                self._block()
+            return
+        if self._latest:
+            self._chunks.append(self._latest)
+            self._latest = b""
+        self._chunks.append(data)
+        self.write_buffer_size += len(data)
+        if not self._flush_due:
+            self._flush_soon()
+        if self.write_buffer_size >= _COALESCE_SIZE and not self._blocked:
+            self._flush()
+
+    def write_latest(self, data: bytes) -> None:
+        if self._write_ended or self._eof_written:
+            return
+        self.write_buffer_size += len(data) - len(self._latest)
+        self._latest = data
+        if not self._flush_due:
+            self._flush_soon()
+
+    def write_eof(self) -> None:
+        if self._eof_written or self._write_ended:
+            return
+        self._eof_written = True
+        if not self._flush_due:
+            self._flush_soon()
+
+    async def drain(self, limit: int) -> bool:
+        if self.write_buffer_size > limit and self._flush_due and not self._blocked:
+            self._flush()
+        if self.write_buffer_size <= limit:
+            return True
+        if self._write_ended:
+            return False
+        return await self._draining.wait(limit)  # _flush(), release() or _end_writing() ends it
+
+    def release(self) -> None:
+        self._draining.release()
+
+    def _flush_soon(self) -> None:
+        if self._receiver is not None:  # start() does it otherwise
+            self._flush_due = True
+            self._call_soon(self._flush_due_now)
+
+    def _flush_due_now(self) -> None:
+        if not self._blocked:
+            self._flush_due = False
+            self._at_once = True
+            self._flush()
+
+    def _block(self) -> None:
+        # Nothing else is to send meanwhile.
+        self._blocked = True
+        self._flush_due = True
+        self._watch_writing()
+
+    def _send_blocked(self) -> None:
+        self._blocked = False
+        self._flush_due = False
+        self._ignore_writing()
+        self._at_once = True
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send what the socket takes."""
+        if self._write_ended or self._receiver is None:
+            return
+        chunks = self._chunks
+        while chunks or self._latest:
+            if self._latest:
+                chunks.append(self._latest)
+                self._latest = b""
+            data = chunks.popleft()
+            if chunks and len(data) < _COALESCE_SIZE:
+                parts = [data]
+                size = len(data)
+                while chunks and size + len(chunks[0]) <= _COALESCE_SIZE:
+                    size += len(chunks[0])
+                    parts.append(chunks.popleft())
+                data = b"".join(parts)
+            try:
+                sent = self._socket.send(data)
+            except BlockingIOError:
+                chunks.appendleft(data)
+                self._block()
+                break
+            except OSError as exc:
+                self._lose_writing(exc)
+                return
+            self.write_buffer_size -= sent
+            if sent < len(data):
+                chunks.appendleft(memoryview(data)[sent:])
+        self._draining.note(self.write_buffer_size)
+        if self._eof_written and not chunks:
+            self._end_half()
+
+    def _end_half(self) -> None:
+        # Where the peer has gone, reading meets it, or has met it before.
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+        self._end_writing()
+        self._call_soon(self._tell_write_end)
+        self.resume_reading()  # what else would see the peer's end?
+
+    def _lose_writing(self, error: Exception) -> None:
+        self._write_error = error
+        self._end_writing()
+        self._call_soon(self._tell_write_end)
+
+    def _end_writing(self) -> None:
+        self._write_ended = True
+        self._chunks.clear()
+        self._latest = b""
+        self.release()
+
+    def _tell_write_end(self) -> None:
+        if not self._write_end_told:
+            self._write_end_told = True
+            assert self._receiver is not None
+            self._receiver.end_writing(self._write_error)
+
+    # Reading.
+
+    def _read(self) -> None:
+        """Read what there is, up to a chunk, and feed it."""
+        assert self._receiver is not None
+        try:
+            data = self._socket.recv(_CHUNK_SIZE)
+            if data:
+                self._at_once = not self._receiver.feed(data)
+                return
+        except BlockingIOError:
+            return
+        except Exception as exc:  # the receiver is told
+            self._end_reading(exc)
+        else:
+            self._end_reading(self._read_error)
+
+    def _end_reading(self, error: Exception | None) -> None:
+        if not self._read_ended:
+            self._read_ended = True
+            self._ignore_reading()
+            assert self._receiver is not None
+            self._receiver.end_reading(error)
+
+    def pause_reading(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._ignore_reading()
+
+    def resume_reading(self) -> None:
+        if self._paused:
+            self._paused = False
+            over = self._read_ended or self._aborted or self._closed
+            if self._receiver is not None and not over:
+                self._watch_reading()
+
+    # The end at once.
+
+    def abort(self) -> None:
+        if self._aborted:
+            return
+        self._aborted = True
+        self._end_writing()
+        self._ignore_reading()
+        self._ignore_writing()
+        if self._receiver is not None:
+            self._call_soon(self._tell_ends)
+
+    def _tell_ends(self) -> None:
+        self._end_reading(None)
+        self._tell_write_end()
+
+
+def _plain_address(raw: socket.socket, address: Any) -> Any:
+    """Give an address of IPv6 without flow and scope, which anyio too leaves out or writes so."""
+    if raw.family != socket.AF_INET6:
+        return address
+    host, port, _, scope = address
+    return (f"{host}%{scope}" if scope and "%" not in host else host), port

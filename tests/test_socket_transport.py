@@ -1,0 +1,466 @@
+"""What the transports over sockets do of their own: when they call the socket, and its errors."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from anyio import EndOfStream, create_task_group, fail_after
+from anyio.abc import SocketAttribute
+from anyio.lowlevel import checkpoint
+
+from anyws._transports import (
+    NativeListener,
+    StreamTransport,
+    Transport,
+    listen_tcp,
+    listen_unix,
+    open_tcp,
+    open_unix,
+    socket_transport,
+)
+from tests.transports import DATA, FLOOD, LIMIT, Run, listen, native_streams, running, settle
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+
+class CountedSocket(socket.socket):
+    """A socket that says how many bytes each call has sent."""
+
+    def __init__(self, raw: socket.socket) -> None:
+        super().__init__(raw.family, raw.type, raw.proto, raw.detach())
+        self.setblocking(False)
+        self.sent: list[int] = []
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        size = super().send(data, flags)
+        self.sent.append(size)
+        return size
+
+
+@asynccontextmanager
+async def counted() -> AsyncGenerator[tuple[Transport, CountedSocket, socket.socket], None]:
+    """Give a transport, its socket, and the socket at the other end."""
+    with fail_after(LIMIT):
+        near, far = socket.socketpair()
+        raw = CountedSocket(near)
+        transport = socket_transport()(raw)
+        with far:
+            async with transport:
+                yield transport, raw, far
+
+
+def receive_all(far: socket.socket) -> bytes:
+    far.setblocking(False)
+    data = b""
+    while True:
+        try:
+            data += far.recv(FLOOD)
+        except BlockingIOError:
+            return data
+
+
+# When small writes leave.
+
+
+async def test_first_write_leaves_at_once_and_the_others_of_its_turn_together() -> None:
+    async with counted() as (transport, raw, far), running(transport):
+        for number in range(10):
+            transport.write(b"%d" % number)
+        assert raw.sent == [1]
+        assert transport.write_buffer_size == 9
+        await settle()
+        assert raw.sent == [1, 9]
+        assert receive_all(far) == b"0123456789"
+
+
+async def test_write_leaves_at_once_after_each_turn() -> None:
+    async with counted() as (transport, raw, _), running(transport):
+        for _ in range(3):
+            transport.write(b"a")
+            transport.write(b"b")
+            await settle()
+        assert raw.sent == [1] * 6
+
+
+async def test_reply_leaves_at_once() -> None:
+    async with counted() as (transport, raw, far), running(transport) as run:
+        run.on_feed = lambda: transport.write(b"pong")
+        for number in range(1, 4):
+            far.send(b"ping")
+            await run.receive(4 * number)
+            assert raw.sent == [4] * number
+
+
+async def test_replies_leave_together_when_several_are_to_be_expected() -> None:
+    async with counted() as (transport, raw, far), running(transport) as run:
+        run.several = True
+        far.send(b"pings")
+        await run.receive(5)
+        for _ in range(5):
+            transport.write(b"pong")
+        assert raw.sent == []
+        await settle()
+        assert raw.sent == [20]
+
+
+async def test_many_bytes_leave_before_the_turn_ends() -> None:
+    async with counted() as (transport, raw, _), running(transport):
+        transport.write(b"first")
+        for _ in range(4):
+            transport.write(bytes(16384))
+        assert raw.sent == [5, 65536]
+        assert transport.write_buffer_size == 0
+
+
+async def test_drain_sends_what_waits_for_the_end_of_the_turn() -> None:
+    async with counted() as (transport, raw, _), running(transport):
+        transport.write(b"a")
+        transport.write(b"b")
+        assert await transport.drain(0)
+        assert raw.sent == [1, 1]
+
+
+async def test_nothing_is_sent_before_the_start() -> None:
+    async with counted() as (transport, raw, _):
+        transport.write(bytes(100_000))
+        transport.write_latest(b"latest")
+        await settle()
+        assert raw.sent == []
+        async with running(transport):
+            assert await transport.drain(0)
+        assert sum(raw.sent) == 100_006
+
+
+async def test_paused_before_the_start_is_paused_after_it() -> None:
+    async with counted() as (transport, _, far):
+        transport.pause_reading()
+        far.send(b"Hello")
+        async with running(transport) as run:
+            await settle()
+            assert run.received == b""
+            transport.resume_reading()
+            await run.receive(5)
+
+
+# Errors of the socket.
+
+
+def reset(stream: anyio.abc.SocketStream) -> None:
+    """Let the closing of a stream send a reset."""
+    raw = stream.extra(SocketAttribute.raw_socket)
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+async def test_data_in_front_of_a_reset_is_fed() -> None:
+    async with native_streams() as (near, far), running(near) as run:
+        near.pause_reading()
+        await settle()
+        await far.send(bytes(50_000))
+        reset(far)
+        await far.aclose()
+        near.resume_reading()
+        with fail_after(LIMIT):
+            await run.read.wait()
+        assert len(run.received) == 50_000
+        assert isinstance(run.read_error, ConnectionResetError)
+
+
+async def test_nothing_is_read_after_abort_although_reading_is_resumed() -> None:
+    async with counted() as (transport, _, far), running(transport) as run:
+        transport.pause_reading()
+        far.send(b"Hello")
+        transport.abort()
+        transport.resume_reading()
+        await run.read.wait()
+        await settle()
+        assert run.received == b""
+
+
+class MistakenSocket(CountedSocket):
+    """A socket that once has nothing to read although it said that it has."""
+
+    mistaken = True
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        if self.mistaken:
+            self.mistaken = False
+            raise BlockingIOError
+        return super().recv(size, flags)
+
+
+async def test_reading_goes_on_when_there_was_nothing_to_read() -> None:
+    near, far = socket.socketpair()
+    transport = socket_transport()(MistakenSocket(near))
+    with far:
+        async with transport, running(transport) as run:
+            far.send(b"Hello")
+            await run.receive(5)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_write_to_a_peer_that_has_gone_ends_writing(at_once: bool) -> None:
+    async with counted() as (transport, _, far), running(transport) as run:
+        transport.pause_reading()
+        far.close()
+        if not at_once:
+            transport.write_latest(b"latest")
+        transport.write(b"a")
+        transport.write(b"dropped")
+        await run.written.wait()
+        assert isinstance(run.write_error, BrokenPipeError)
+        assert not await transport.drain(-1)
+
+
+async def test_error_of_the_receiver_ends_reading() -> None:
+    error = LookupError("in feed")
+
+    def fail() -> None:
+        raise error
+
+    async with counted() as (transport, _, far), running(transport) as run:
+        run.on_feed = fail
+        far.send(b"Hello")
+        await run.read.wait()
+        assert run.read_error is error
+
+
+async def test_stream_breaks_with_its_peer() -> None:
+    async with native_streams() as (near, far):
+        reset(far)
+        await far.aclose()
+        with pytest.raises(anyio.BrokenResourceError):
+            await near.receive()
+        with pytest.raises(anyio.BrokenResourceError):
+            for _ in range(10):
+                await near.send(b"a")
+        with pytest.raises(anyio.BrokenResourceError):
+            await near.send_eof()
+
+
+async def test_stream_ends_with_its_peer() -> None:
+    async with native_streams() as (near, far):
+        await far.send_eof()
+        with pytest.raises(EndOfStream):
+            await near.receive()
+
+
+async def test_send_waits_until_the_peer_has_read() -> None:
+    async with native_streams() as (near, far), create_task_group() as tg:
+        tg.start_soon(near.send, DATA)
+        received = bytearray()
+        while len(received) < FLOOD:
+            received += await far.receive()
+        assert received == DATA
+
+
+async def test_stream_is_of_no_use_once_it_is_closed() -> None:
+    async with native_streams() as (near, _far):
+        await near.aclose()
+        await near.aclose()
+        with pytest.raises(anyio.ClosedResourceError):
+            await near.receive()
+        with pytest.raises(anyio.ClosedResourceError):
+            await near.send(b"a")
+        with pytest.raises(anyio.ClosedResourceError):
+            await near.send_eof()
+        assert SocketAttribute.remote_address not in near.extra_attributes
+
+
+async def test_those_who_use_a_stream_are_told_when_it_is_closed() -> None:
+    async with native_streams() as (near, _far), create_task_group() as tg:
+
+        async def receive() -> None:
+            with pytest.raises(anyio.ClosedResourceError):
+                await near.receive()
+
+        async def send() -> None:
+            with pytest.raises(anyio.ClosedResourceError):
+                await near.send(DATA)
+
+        tg.start_soon(receive)
+        tg.start_soon(send)
+        await settle()
+        await near.aclose()
+
+
+async def test_receive_that_is_cancelled_loses_nothing() -> None:
+    async with native_streams() as (near, far):
+        async with create_task_group() as tg:
+            tg.start_soon(near.receive)
+            await settle()
+            tg.cancel_scope.cancel()
+        await far.send(b"Hello")
+        await settle()  # nobody waits for it
+        assert await near.receive() == b"Hello"
+
+
+async def test_send_that_is_cancelled_lets_the_stream_be_read() -> None:
+    async with native_streams() as (near, far):
+        async with create_task_group() as tg:
+            tg.start_soon(near.send, DATA)
+            await settle()
+            tg.cancel_scope.cancel()
+        await far.send(b"Hello")
+        assert await near.receive() == b"Hello"
+
+
+async def test_abort_after_the_close_tells_the_ends() -> None:
+    async with counted() as (transport, _, _far), create_task_group() as tg:
+        run = Run(transport)
+        transport.start(run, tg)
+        transport.write(b"a")
+        transport.write(b"b")
+        await transport.aclose()
+        transport.abort()
+        await run.read.wait()
+        await run.written.wait()
+        assert (run.read_error, run.write_error) == (None, None)
+
+
+# Addresses.
+
+
+async def test_addresses_are_those_that_anyio_gives() -> None:
+    async with native_streams() as (near, far):
+        assert near.extra(SocketAttribute.family) == socket.AF_INET
+        assert near.extra(SocketAttribute.local_port) == far.extra(SocketAttribute.remote_port)
+        assert near.extra(SocketAttribute.remote_port) == far.extra(SocketAttribute.local_port)
+        assert near.extra(SocketAttribute.local_address) == far.extra(
+            SocketAttribute.remote_address
+        )
+
+
+class ScopedSocket(socket.socket):
+    """A socket of IPv6 with a scope in its addresses."""
+
+    def getsockname(self) -> Any:
+        return ("fe80::1", 80, 0, 2)
+
+    def getpeername(self) -> Any:
+        return ("::1", 81, 0, 0)
+
+
+async def test_scope_of_an_address_stands_behind_it() -> None:
+    transport = socket_transport()(ScopedSocket(socket.AF_INET6))
+    async with transport:
+        assert transport.extra(SocketAttribute.local_address) == ("fe80::1%2", 80)
+        assert transport.extra(SocketAttribute.remote_address) == ("::1", 81)
+
+
+# Accepting.
+
+
+async def test_listener_serves_in_a_task_group_of_its_own() -> None:
+    served = anyio.Event()
+
+    async def handle(transport: Transport) -> None:
+        await transport.aclose()
+        served.set()
+
+    async with await listen() as listener, create_task_group() as tg:
+        tg.start_soon(listener.serve, handle)
+        port = listener.extra(SocketAttribute.local_port)
+        with socket.create_connection(("127.0.0.1", port)):
+            await served.wait()
+        tg.cancel_scope.cancel()
+
+
+async def test_listener_that_is_closed_ends_serving() -> None:
+    async def handle(transport: Transport) -> None:
+        raise AssertionError
+
+    listener = await listen()
+
+    async def serve() -> None:
+        with pytest.raises(anyio.ClosedResourceError):
+            await listener.serve(handle, tg)
+
+    async with create_task_group() as tg:
+        tg.start_soon(serve)
+        await settle()
+        await listener.aclose()
+        await listener.aclose()
+        await serve()
+
+
+async def test_others_have_their_turn_while_many_connect() -> None:
+    accepted = 0
+    turns: list[int] = []
+
+    async def handle(transport: Transport) -> None:
+        nonlocal accepted
+        accepted += 1
+        await transport.aclose()
+
+    async with await listen() as listener:
+        port = listener.extra(SocketAttribute.local_port)
+        clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(200)]
+        with fail_after(LIMIT):
+            async with create_task_group() as tg:
+                tg.start_soon(listener.serve, handle, tg)
+                while accepted < 200:
+                    await checkpoint()
+                    turns.append(accepted)
+                tg.cancel_scope.cancel()
+        for client in clients:
+            client.close()
+    assert set(turns) & set(range(1, 200))
+
+
+class Exhausted:
+    """Stands in for a listener, and for its socket, where the descriptors have run out."""
+
+    def extra(self, _: object) -> Exhausted:
+        return self
+
+    def accept(self) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def fileno(self) -> int:
+        return 3
+
+
+async def test_lack_of_descriptors_is_told() -> None:
+    listener = NativeListener(Exhausted(), socket_transport())  # type: ignore[arg-type]
+    async with create_task_group() as tg:
+        with pytest.raises(OSError, match="Too many open files"):
+            await listener.serve(Transport.aclose, tg)
+
+
+# The choice.
+
+
+async def test_transport_does_without_sniffio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "sniffio")
+    async with socket_transport()(socket.socket()):
+        pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are none on Windows")
+@pytest.mark.parametrize("native", [True, False])
+async def test_native_transports_can_be_switched_off(
+    native: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ANYWS_NATIVE_TRANSPORTS", "1" if native else "0")
+    path = tmp_path / "socket"
+    (tcp,) = await listen_tcp("127.0.0.1", 0, backlog=None, reuse_port=False)
+    (unix,) = await listen_unix(path, backlog=None)
+    async with tcp, unix:
+        assert isinstance(tcp, NativeListener) is native
+        assert isinstance(unix, NativeListener) is native
+        port = tcp.extra(SocketAttribute.local_port)
+        for opened in (await open_tcp("127.0.0.1", port), await open_unix(path)):
+            async with opened as stream:
+                assert not isinstance(stream, StreamTransport)
+                assert isinstance(stream, socket_transport()) is native
