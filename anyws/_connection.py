@@ -80,6 +80,7 @@ class Connection(ObjectStream[Data]):
         # What is needed for each message stands here too.
         self._transport = transport
         self._protocol = protocol
+        self._inbox = self._link.inbox
         self._request = request
         self._response = response
         self._subprotocol = subprotocol
@@ -201,9 +202,8 @@ class Connection(ObjectStream[Data]):
         Cancellation: no message is lost; the next call gets it.
         """
         link = self._link
-        if not link.poll():
-            link.check_not_streaming()
-            await link.next_message()
+        link.check_not_streaming()
+        await link.next_message()
         if decode is not None:
             message = as_type(link.inbox.head, text=decode)  # type: ignore[arg-type]  # no fragment
             link.pop()
@@ -214,12 +214,17 @@ class Connection(ObjectStream[Data]):
         return self
 
     async def __anext__(self) -> Data:
-        # recv() once more: a coroutine less for each message.
+        # recv() once more: a coroutine less for each message, and no call where one waits already.
+        inbox = self._inbox
+        if inbox.direct and inbox.messages and inbox.calls_left:
+            inbox.calls_left -= 1
+            message = inbox.messages.popleft()
+            inbox.size -= len(message)  # type: ignore[arg-type]  # no fragment: none is streamed
+            return message  # type: ignore[return-value]  # likewise
         link = self._link
         try:
-            if not link.poll():
-                link.check_not_streaming()
-                await link.next_message()
+            link.check_not_streaming()
+            await link.next_message()
         except ConnectionClosedOK:
             raise StopAsyncIteration from None
         return link.pop()  # type: ignore[return-value]  # fragments are for recv_streaming()
@@ -283,12 +288,11 @@ class Connection(ObjectStream[Data]):
         """
         if isinstance(message, (str, bytes, bytearray, memoryview)):
             link = self._link
+            transport = self._transport
             if not link.may_send():
                 await link.ready_to_send()
-            self._transport.write(
-                self._protocol.send_message(message, text=text, compress=compress)
-            )
-            if self._transport.write_buffer_size > link.write_high:
+            transport.write(self._protocol.send_message(message, text=text, compress=compress))
+            if transport.write_buffer_size > link.write_high:
                 await link.drain()
         elif isinstance(message, Mapping):
             raise TypeError(wrong_type(message))

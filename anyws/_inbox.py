@@ -16,7 +16,7 @@ from .exceptions import ConcurrencyError
 
 if TYPE_CHECKING:
     from ._parking import Parking
-    from ._types import Data
+    from ._types import Data, Event
 
 # How often in a row a call may return without yielding to the event loop (API rule R7).
 MAX_CALLS_WITHOUT_YIELD = 64
@@ -32,15 +32,17 @@ class Inbox:
 
     __slots__ = (
         "_closed",
+        "_held",
         "_high_bytes",
         "_high_messages",
         "_low_bytes",
         "_low_messages",
-        "_messages",
         "_parking",
         "_receiving",
-        "_size",
         "calls_left",
+        "direct",
+        "messages",
+        "size",
     )
 
     def __init__(
@@ -50,48 +52,76 @@ class Inbox:
     ) -> None:
         self._high_messages, self._low_messages = max_messages
         self._high_bytes, self._low_bytes = max_bytes
-        self._messages: deque[Data | Fragment] = deque()
-        self._size = 0
+        self.messages: deque[Data | Fragment] = deque()
+        """Oldest first."""
+        self.size: int = 0
+        """Their bytes."""
+        self.direct: bool = True
+        """Whether the oldest may simply be taken out: nobody waits for it, or holds it back."""
+        self._held = False
         self._closed = False
         self._receiving = False
         self._parking: Parking | None = None
         self.calls_left: int = MAX_CALLS_WITHOUT_YIELD
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return len(self.messages)
 
     @property
     def message_room(self) -> int | None:
         """How many messages may be decoded now; at least 1, None is no limit."""
         if self._high_messages is None:
             return None
-        return max(1, self._high_messages - len(self._messages))
+        return max(1, self._high_messages - len(self.messages))
 
     @property
     def byte_room(self) -> int | None:
         """How many bytes may be decoded now; at least 1, None is no limit."""
-        return None if self._high_bytes is None else max(1, self._high_bytes - self._size)
+        return None if self._high_bytes is None else max(1, self._high_bytes - self.size)
 
     @property
     def full(self) -> bool:
         """Whether it has reached a high-water mark: then reading stops."""
-        return (self._high_messages is not None and len(self._messages) >= self._high_messages) or (
-            self._high_bytes is not None and self._size >= self._high_bytes
+        return (self._high_messages is not None and len(self.messages) >= self._high_messages) or (
+            self._high_bytes is not None and self.size >= self._high_bytes
         )
 
     @property
     def low(self) -> bool:
         """Whether it is at or under both low-water marks: then reading goes on."""
-        return (self._low_messages is None or len(self._messages) <= self._low_messages) and (
-            self._low_bytes is None or self._size <= self._low_bytes
+        return (self._low_messages is None or len(self.messages) <= self._low_messages) and (
+            self._low_bytes is None or self.size <= self._low_bytes
         )
 
     def put(self, message: Data | Fragment) -> None:
         """Add a message and wake who waits for one."""
-        self._messages.append(message)
-        self._size += len(message.data) if type(message) is Fragment else len(message)
+        self.messages.append(message)
+        self.size += len(message.data) if type(message) is Fragment else len(message)
         if self._receiving and self._parking is not None:
             self._parking.wake()
+
+    def put_messages(self, events: list[Event]) -> int:
+        """Add the messages and fragments among `events`, and wake who waits for one.
+
+        Returns:
+            How many there were.
+        """
+        messages = self.messages
+        count = len(messages)
+        size = self.size
+        for event in events:
+            kind = type(event)
+            if kind is str or kind is bytes:
+                messages.append(event)  # type: ignore[arg-type]  # one of the two
+                size += len(event)  # type: ignore[arg-type]  # likewise
+            elif kind is Fragment:
+                messages.append(event)  # type: ignore[arg-type]  # its exact type
+                size += len(event.data)  # type: ignore[union-attr]  # likewise
+        self.size = size
+        count = len(messages) - count
+        if count and self._receiving and self._parking is not None:
+            self._parking.wake()
+        return count
 
     def close(self) -> None:
         """Say that nothing more will come; what is here can still be had."""
@@ -108,12 +138,10 @@ class Inbox:
         if self._receiving:
             raise ConcurrencyError("another task is already receiving from this connection")
 
-    def poll(self) -> bool:
-        """Say whether `head` has a message that may be taken without a `ready()` before."""
-        if self._messages and self.calls_left and not self._receiving:
-            self.calls_left -= 1
-            return True
-        return False
+    def hold(self, held: bool) -> None:
+        """Say whether taking a message out is more than that."""
+        self._held = held
+        self.direct = not held and not self._receiving
 
     async def ready(self) -> bool:
         """Wait until `head` has a message; put() or close() ends it.
@@ -128,28 +156,31 @@ class Inbox:
         """
         if self._receiving:
             self.check_not_receiving()
-        if self.poll():
+        if self.messages and self.calls_left:
+            self.calls_left -= 1
             return True
         self._receiving = True
+        self.direct = False
         try:
-            if self._messages or self._closed:
+            if self.messages or self._closed:
                 await checkpoint()
-            while not self._messages and not self._closed:
+            while not self.messages and not self._closed:
                 if self._parking is None:
                     self._parking = make_parking()
                 await self._parking.park()
         finally:
             self._receiving = False
+            self.direct = not self._held
         self.calls_left = MAX_CALLS_WITHOUT_YIELD
-        return bool(self._messages)
+        return bool(self.messages)
 
     @property
     def head(self) -> Data | Fragment:
         """The oldest message, after `ready()` was true."""
-        return self._messages[0]
+        return self.messages[0]
 
     def pop(self) -> Data | Fragment:
         """Take the oldest message out."""
-        message = self._messages.popleft()
-        self._size -= len(message.data) if type(message) is Fragment else len(message)
+        message = self.messages.popleft()
+        self.size -= len(message.data) if type(message) is Fragment else len(message)
         return message

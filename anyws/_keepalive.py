@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from anyio import CancelScope, Event, current_time
 from anyio.lowlevel import checkpoint
@@ -19,7 +19,11 @@ from .exceptions import ConcurrencyError
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from anyio.abc import TaskGroup
+
     from .exceptions import ConnectionClosed
+
+SetTimer: TypeAlias = "Callable[[float, Callable[[], None]], None]"
 
 # The payload of a Ping that the caller gives none: short, and not to be guessed from outside.
 _PING_SIZE = 4
@@ -153,6 +157,7 @@ class Keepalive:
             anew, and they stand still while the application holds back reading.
         send_ping: sends one.
         expire: what to do when the time is over.
+        set_timer: calls back at a time, in place of what was set before.
     """
 
     def __init__(
@@ -161,24 +166,33 @@ class Keepalive:
         timeout: float | None,
         send_ping: Callable[[], PongWaiter],
         expire: Callable[[], None],
+        set_timer: SetTimer,
     ) -> None:
         self._interval = interval
         self._timeout = timeout
         self._send_ping = send_ping
         self._expire = expire
-        self._scope = CancelScope(shield=True)
+        self._set_timer = set_timer
+        self._task_group: TaskGroup | None = None
+        self._next_ping_at = math.inf
         # Its Pong answers all Pings before it too.
         self._newest: PongWaiter | None = None
         self._life_at = 0.0
         self._reading = True
-        self._resumed = Event()
-        self.watching = False
+        self._stopped = False
+        self.watching: bool = False
         """Whether a sign of life is worth to be told: a Ping is out."""
 
-    @property
-    def needed(self) -> bool:
-        """Whether there is anything to `run()`."""
-        return self._interval is not None
+    def start(self, task_group: TaskGroup) -> None:
+        """Begin, if there is anything to do.
+
+        Args:
+            task_group: where to start a task when the time is over.
+        """
+        if self._interval is not None and not self._stopped:
+            self._task_group = task_group
+            self._next_ping_at = current_time() + self._interval
+            self._arm()
 
     def see_life(self) -> None:
         """Take that something came from the peer."""
@@ -191,34 +205,45 @@ class Keepalive:
     def resume(self) -> None:
         """Take that reading goes on: the peer gets its whole time anew."""
         self._reading = True
-        self._life_at = current_time()
-        self._resumed.set()
+        if self.watching:
+            self._life_at = current_time()
+            self._arm()
 
     def stop(self) -> None:
-        """End `run()`."""
-        self._scope.cancel()
+        """Send nothing more; the timer is free for others."""
+        self._stopped = True
+        self.watching = False
 
-    async def run(self) -> None:
-        """Work until `stop()`, or until the time is over."""
-        assert self._interval is not None
-        with self._scope:
-            next_ping_at = current_time() + self._interval
-            # What wakes us may be followed by stop() before our turn comes.
-            while not self._scope.cancel_called:
-                now = current_time()
-                if self._deadline() <= now:
-                    if await self._is_over():
-                        self._expire()
-                        return
-                    continue
-                if now >= next_ping_at:
-                    next_ping_at = now + self._interval
-                    if not self._waiting:
-                        self._life_at = now
-                    self._newest = self._send_ping()
-                self._resumed = Event()
-                with CancelScope(deadline=min(next_ping_at, self._deadline())):
-                    await self._resumed.wait()
+    def _tick(self) -> None:
+        if self._stopped:
+            return
+        now = current_time()
+        if self._deadline() <= now:
+            assert self._task_group is not None
+            self._task_group.start_soon(self._expire_unless_alive, name="anyws keepalive")
+            return
+        if now >= self._next_ping_at:
+            assert self._interval is not None
+            self._next_ping_at = now + self._interval
+            if not self._waiting:
+                self._life_at = now
+            self._newest = self._send_ping()
+        self._arm()
+
+    def _arm(self) -> None:
+        self._set_timer(min(self._next_ping_at, self._deadline()), self._tick)
+
+    async def _expire_unless_alive(self) -> None:
+        """Expire if the deadline has passed still when the reader has had its turn."""
+        with CancelScope(shield=True):
+            for _ in range(_LAST_TURNS):
+                await checkpoint()
+        if self._stopped:
+            return
+        if self._deadline() <= current_time():
+            self._expire()
+        else:
+            self._arm()
 
     @property
     def _waiting(self) -> bool:
@@ -230,43 +255,42 @@ class Keepalive:
             return math.inf
         return self._life_at + self._timeout
 
-    async def _is_over(self) -> bool:
-        """Say whether the deadline has passed, once the reader has had its turn."""
-        for _ in range(_LAST_TURNS):
-            await checkpoint()
-        return self._deadline() <= current_time() and not self._scope.cancel_called
-
 
 class Watchdog:
     """Bounds the end of a connection: one deadline over flush, Close, TLS and TCP.
 
     Args:
         timeout: seconds from the beginning of the end; None is no limit.
-        closed: set when the connection has ended.
         expire: what to do when the time is over.
+        set_timer: as for `Keepalive`, whose timer it takes.
     """
 
-    def __init__(self, timeout: float | None, closed: Event, expire: Callable[[], None]) -> None:
+    def __init__(
+        self, timeout: float | None, expire: Callable[[], None], set_timer: SetTimer
+    ) -> None:
         self._timeout = timeout
-        self._closed = closed
         self._expire = expire
-        self.deadline = math.inf
-        self._scope: CancelScope | None = None
+        self._set_timer = set_timer
+        self._ended = False
+        self.deadline: float = math.inf
 
     def begin(self) -> None:
         """Start the clock."""
         if self._timeout is not None:
             self.deadline = current_time() + self._timeout
+        self._arm()
 
     def hasten(self, timeout: float) -> None:
-        """Leave at most `timeout` seconds from now."""
-        self.deadline = min(self.deadline, current_time() + timeout)
-        if self._scope is not None:
-            self._scope.deadline = self.deadline
+        """Leave at most `timeout` seconds from now, unless all is over."""
+        if not self._ended:
+            self.deadline = min(self.deadline, current_time() + timeout)
+            self._arm()
 
-    async def run(self) -> None:
-        """Wait for the end of the connection, until the deadline at the most."""
-        with CancelScope(deadline=self.deadline, shield=True) as self._scope:
-            await self._closed.wait()
-        if not self._closed.is_set():
-            self._expire()
+    def end(self) -> None:
+        """Take that the connection has ended."""
+        self._ended = True
+        self.deadline = math.inf
+        self._arm()
+
+    def _arm(self) -> None:
+        self._set_timer(self.deadline, self._expire)

@@ -82,7 +82,11 @@ class Link:
         # What the application lifts for itself it does not lift for its peers.
         self._pong_limit = _PONG_LIMIT if write_high is None else write_high
         self._keepalive = Keepalive(
-            options.ping_interval, options.ping_timeout, self._send_ping, self._expire_keepalive
+            options.ping_interval,
+            options.ping_timeout,
+            self._send_ping,
+            self._expire_keepalive,
+            transport.set_timer,
         )
         self._keepalive_expired = False
         # Receiving.
@@ -108,7 +112,7 @@ class Link:
         self._cause: BaseException | None = None
         # What tells our errors from those of another connection that ended in the same way.
         self._mark = object()
-        self._watchdog = Watchdog(options.close_timeout, self.closed, self.abort)
+        self._watchdog = Watchdog(options.close_timeout, self.abort, transport.set_timer)
         self._closing_transport: CancelScope | None = None
 
     # Receiving.
@@ -128,16 +132,19 @@ class Link:
             return False
         decoder = protocol.decoder
         while True:
-            for event in protocol.receive_data(data, inbox.byte_room, inbox.message_room):
-                kind = type(event)
-                if kind is str or kind is bytes or kind is Fragment:
-                    if self._skipping or self._discarding:
-                        self._take_or_drop(event)  # type: ignore[arg-type]  # one of the three
-                    else:
-                        self._answering = True
-                        inbox.put(event)  # type: ignore[arg-type]  # likewise
-                elif kind is Pong:
-                    self._take_pong(event)  # type: ignore[arg-type]  # its exact type is Pong
+            events = protocol.receive_data(data, inbox.byte_room, inbox.message_room)
+            messages = 0
+            if self._skipping or self._discarding:
+                for event in events:
+                    self._take_or_drop(event)
+            elif events:
+                messages = inbox.put_messages(events)
+                if messages:
+                    self._answering = True
+            if messages != len(events):
+                for event in events:
+                    if type(event) is Pong:
+                        self._take_pong(event)
             if self._skipped:
                 self._skipped = False
                 if self._streaming and not inbox:
@@ -158,11 +165,14 @@ class Link:
             self._take_failure()
         if full:
             self._reading_paused = True
+            self._hold()
             self._keepalive.pause()
             self.transport.pause_reading()
-        return len(inbox) > 1
+        return len(inbox.messages) > 1
 
-    def _take_or_drop(self, message: Data | Fragment) -> None:
+    def _take_or_drop(self, message: object) -> None:
+        if not isinstance(message, (str, bytes, Fragment)):
+            return
         if self._skipping and type(message) is Fragment:
             self._skipped = message.fin
             self._skipping = not message.fin
@@ -213,10 +223,6 @@ class Link:
         if protocol.state is not State.OPEN:
             self.begin_end()
 
-    def poll(self) -> bool:
-        """Say whether `pop()` may be called without waiting, by recv()."""
-        return not self._streaming and self.inbox.poll()
-
     async def next_message(self) -> Data | Fragment:
         """Wait for the next message and give it; `pop()` takes it out.
 
@@ -231,15 +237,23 @@ class Link:
 
     def pop(self) -> Data | Fragment:
         """Take the oldest message out of the inbox, and read on if there is room again."""
-        inbox = self.inbox
-        message = inbox.pop()
-        if self._reading_paused and inbox.low:
+        message = self.inbox.pop()
+        if self._reading_paused:
+            self._read_on()
+        return message
+
+    def _read_on(self) -> None:
+        """Read on if there is room again."""
+        if self.inbox.low:
             self._reading_paused = False
+            self._hold()
             self.feed(b"")
             if not self._reading_paused:
                 self._keepalive.resume()
                 self.transport.resume_reading()
-        return message
+
+    def _hold(self) -> None:
+        self.inbox.hold(self._reading_paused or self._streaming)
 
     def check_not_streaming(self) -> None:
         """See that no recv_streaming() is in use.
@@ -259,6 +273,7 @@ class Link:
         self.check_not_streaming()
         self.inbox.check_not_receiving()
         self._streaming = True
+        self._hold()
         if not self.inbox:
             self.protocol.decoder.fragments = True
             self.feed(b"")
@@ -266,6 +281,7 @@ class Link:
     def end_streaming(self, *, begun: bool, complete: bool) -> None:
         """Drop what has come of the message that recv_streaming() left, and what will."""
         self._streaming = False
+        self._hold()
         inbox = self.inbox
         if complete:
             return
@@ -291,7 +307,12 @@ class Link:
     def may_send(self) -> bool:
         """Say whether a message may be sent without a `ready_to_send()` before."""
         inbox = self.inbox
-        if inbox.calls_left and self.protocol.state is State.OPEN and not self.must_wait:
+        if (
+            inbox.calls_left
+            and self.protocol.state is State.OPEN
+            and self.fragmenting is None
+            and self.transport.write_buffer_size <= self.write_high
+        ):
             inbox.calls_left -= 1
             return True
         return False
@@ -393,8 +414,6 @@ class Link:
             self._keepalive.stop()
             self.closing_scopes.cancel()
             self._watchdog.begin()
-            assert self.task_group is not None  # start() comes before all that can end it
-            self.task_group.start_soon(self._watchdog.run, name="anyws close watchdog")
         if protocol.eof_to_send:
             self.transport.write_eof()
             if self._flushed and protocol.close_rcvd is not None:
@@ -405,6 +424,7 @@ class Link:
         self._discarding = True
         if self._reading_paused:
             self._reading_paused = False
+            self._hold()
             self.feed(b"")
             self.transport.resume_reading()
 
@@ -451,14 +471,16 @@ class Link:
         """Begin to live: start the tasks, after what came with the opening handshake."""
         self.task_group = task_group
         self.transport.start(self, task_group)
-        if self._keepalive.needed:
-            task_group.start_soon(self._keepalive.run, name="anyws keepalive")
+        self._keepalive.start(task_group)
         if trailing_data:
             self.feed(trailing_data)
 
     def end_reading(self, error: Exception | None) -> None:
         """Take from the transport that nothing more will come, and see to the end of all."""
         self._lose(error)
+        if self.transport.close():
+            self._end()
+            return
         assert self.task_group is not None
         self.task_group.start_soon(self._finish, error is None, name="anyws end")
 
@@ -483,9 +505,14 @@ class Link:
             try:
                 await self._close_transport()
             finally:  # all wait for it, also in shields
-                self.protocol.receive_eof()
-                self.closed.set()
-                self.user_tasks.cancel()
+                self._end()
+
+    def _end(self) -> None:
+        """Take that all is over and the transport closed."""
+        self._watchdog.end()
+        self.protocol.receive_eof()
+        self.closed.set()
+        self.user_tasks.cancel()
 
     def _lose(self, cause: BaseException | None) -> None:
         self._release_failure()

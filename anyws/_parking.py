@@ -30,13 +30,15 @@ class Parking(Protocol):
 class AsyncioParking:
     """A Future that is made anew for each wait."""
 
-    __slots__ = ("_future",)
+    __slots__ = ("_future", "_new_future")
 
     def __init__(self) -> None:
         self._future: asyncio.Future[None] | None = None
+        # Asking for the loop each time would be a call of the system each time, for the process.
+        self._new_future = asyncio.get_running_loop().create_future
 
     async def park(self) -> None:
-        self._future = asyncio.get_running_loop().create_future()
+        self._future = self._new_future()
         try:
             await self._future  # wake() ends it
         finally:

@@ -6,8 +6,9 @@ The seconds are those of a virtual clock, so that they are exact.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
@@ -19,6 +20,7 @@ from trio.testing import MockClock
 
 import anyws
 from anyws._keepalive import Keepalive, Pings, PongWaiter, Watchdog
+from anyws._transports._timer import TaskTimer
 from anyws._types import Close, State
 from anyws.exceptions import ConnectionClosedError, ConnectionClosedOK, KeepaliveTimeout
 from anyws.testing import memory_stream_pair
@@ -40,6 +42,8 @@ from tests.wire import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable
+
+    from anyio.abc import TaskGroup
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
@@ -816,40 +820,51 @@ class Station:
         self.expired += 1
 
 
-@pytest.mark.parametrize(("interval", "needed"), [(5, True), (None, False)])
-async def test_keepalive_is_needed_when_there_is_an_interval(
-    interval: float | None, needed: bool
-) -> None:
+@asynccontextmanager
+async def keeping_alive(
+    station: Station, interval: float | None, timeout: float | None
+) -> AsyncGenerator[tuple[Keepalive, TaskGroup], None]:
+    """Run a Keepalive until the block is left, and stop it then."""
+    async with create_task_group() as tasks:
+        timer = TaskTimer(tasks)
+        keepalive = Keepalive(interval, timeout, station.send_ping, station.expire, timer.set)
+        keepalive.start(tasks)
+        yield keepalive, tasks
+        keepalive.stop()
+        timer.set(math.inf, lambda: None)
+
+
+async def test_keepalive_sends_nothing_without_an_interval() -> None:
     station = Station()
-    assert Keepalive(interval, 3, station.send_ping, station.expire).needed is needed
+    async with keeping_alive(station, None, 3):
+        await sleep(1000)
+    assert station.sent == []
 
 
 async def test_keepalive_runs_until_stopped() -> None:
     station = Station()
-    keepalive = Keepalive(5, None, station.send_ping, station.expire)
-    async with create_task_group() as tasks:
-        tasks.start_soon(keepalive.run)
+    async with keeping_alive(station, 5, None) as (keepalive, _):
         await sleep(26)
         keepalive.stop()
+        await sleep(26)
     assert len(station.sent) == 5
     assert station.expired == 0
 
 
-async def test_keepalive_sends_nothing_when_stopped_before_it_runs() -> None:
+async def test_keepalive_sends_nothing_when_stopped_before_it_starts() -> None:
     station = Station()
-    keepalive = Keepalive(5, 3, station.send_ping, station.expire)
-    keepalive.stop()
-    start = current_time()
-    await keepalive.run()
-    assert current_time() == start
+    async with create_task_group() as tasks:
+        timer = TaskTimer(tasks)
+        keepalive = Keepalive(5, 3, station.send_ping, station.expire, timer.set)
+        keepalive.stop()
+        keepalive.start(tasks)
+        await sleep(26)
     assert station.sent == []
 
 
 async def test_keepalive_sends_nothing_when_it_is_stopped_as_reading_goes_on() -> None:
     station = Station()
-    keepalive = Keepalive(5, 3, station.send_ping, station.expire)
-    async with create_task_group() as tasks:
-        tasks.start_soon(keepalive.run)
+    async with keeping_alive(station, 5, 3) as (keepalive, _):
         await sleep(1)
         keepalive.pause()
         let_time_pass(10)
@@ -861,23 +876,18 @@ async def test_keepalive_sends_nothing_when_it_is_stopped_as_reading_goes_on() -
 
 async def test_keepalive_runs_on_when_the_scope_around_it_is_cancelled() -> None:
     station = Station()
-    keepalive = Keepalive(5, None, station.send_ping, station.expire)
-    async with create_task_group() as tasks:
-        tasks.start_soon(keepalive.run)
+    async with keeping_alive(station, 5, None) as (_, tasks):
         await sleep(1)
         tasks.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
             await sleep(10)
-            keepalive.stop()
     assert len(station.sent) == 2
 
 
 async def test_keepalive_watches_only_while_a_ping_is_out() -> None:
     station = Station()
-    keepalive = Keepalive(5, 3, station.send_ping, station.expire)
     watching = []
-    async with create_task_group() as tasks:
-        tasks.start_soon(keepalive.run)
+    async with keeping_alive(station, 5, 3) as (keepalive, _):
         await sleep(4)
         watching.append(keepalive.watching)
         await sleep(2)
@@ -885,44 +895,38 @@ async def test_keepalive_watches_only_while_a_ping_is_out() -> None:
         station.pings.receive_pong(station.sent[0])
         await sleep(3)
         watching.append(keepalive.watching)
-        keepalive.stop()
     assert watching == [False, True, False]
 
 
 async def test_keepalive_expires_once() -> None:
     station = Station()
-    keepalive = Keepalive(5, 3, station.send_ping, station.expire)
-    start = current_time()
-    await keepalive.run()
-    assert current_time() - start == pytest.approx(8)
+    async with keeping_alive(station, 5, 3):
+        await sleep(7.5)
+        assert station.expired == 0
+        await sleep(1000)
     assert station.expired == 1
 
 
 async def test_keepalive_lets_the_reader_run_before_it_expires() -> None:
     station = Station()
-    keepalive = Keepalive(5, 3, station.send_ping, station.expire)
 
     async def read_what_waits() -> None:
         for _ in range(3):
             await checkpoint()
         keepalive.see_life()
 
-    async with create_task_group() as tasks:
-        tasks.start_soon(keepalive.run)
+    async with keeping_alive(station, 5, 3) as (keepalive, tasks):
         await sleep(6)
         let_time_pass(60)
         tasks.start_soon(read_what_waits)
         await sleep(1)
-        keepalive.stop()
     assert station.expired == 0
 
 
 @pytest.mark.parametrize("turns", range(16))
 async def test_keepalive_does_not_expire_when_stopped_in_the_last_moment(turns: int) -> None:
     station = Station()
-    keepalive = Keepalive(5, 3, station.send_ping, station.expire)
-    async with create_task_group() as tasks:
-        tasks.start_soon(keepalive.run)
+    async with keeping_alive(station, 5, 3) as (keepalive, _):
         await sleep(6)
         let_time_pass(60)
         for _ in range(turns):
@@ -932,66 +936,67 @@ async def test_keepalive_does_not_expire_when_stopped_in_the_last_moment(turns: 
     assert station.expired == expired
 
 
+class Watch:
+    """What a Watchdog is given: it keeps when it expired."""
+
+    def __init__(self) -> None:
+        self.expired: list[float] = []
+
+    def expire(self) -> None:
+        self.expired.append(current_time())
+
+
 async def test_watchdog_expires_at_its_deadline() -> None:
-    expired: list[float] = []
-    watchdog = Watchdog(10, anyio.Event(), lambda: expired.append(current_time()))
+    watch = Watch()
     start = current_time()
-    watchdog.begin()
-    await watchdog.run()
-    assert expired == pytest.approx([start + 10])
+    async with create_task_group() as tasks:
+        Watchdog(10, watch.expire, TaskTimer(tasks).set).begin()
+    assert watch.expired == pytest.approx([start + 10])
 
 
 async def test_watchdog_is_quiet_when_the_connection_ends_in_time() -> None:
-    expired: list[float] = []
-    closed = anyio.Event()
-    watchdog = Watchdog(10, closed, lambda: expired.append(current_time()))
-    watchdog.begin()
+    watch = Watch()
     async with create_task_group() as tasks:
-        tasks.start_soon(watchdog.run)
+        watchdog = Watchdog(10, watch.expire, TaskTimer(tasks).set)
+        watchdog.begin()
         await sleep(9)
-        closed.set()
-    assert expired == []
+        watchdog.end()
+        watchdog.hasten(1)
+    assert watch.expired == []
 
 
-@pytest.mark.parametrize("running", [False, True], ids=["before it runs", "while it runs"])
+@pytest.mark.parametrize("begun", [False, True], ids=["at once", "while it runs"])
 @pytest.mark.parametrize(
     ("timeout", "hastened"), [(10, 2), (10, 10_000), (None, 2)], ids=["less", "more", "unlimited"]
 )
 async def test_watchdog_can_only_be_hastened(
-    timeout: float | None, hastened: float, running: bool
+    timeout: float | None, hastened: float, begun: bool
 ) -> None:
-    expired: list[float] = []
-    watchdog = Watchdog(timeout, anyio.Event(), lambda: expired.append(current_time()))
+    watch = Watch()
     start = current_time()
-    watchdog.begin()
     async with create_task_group() as tasks:
-        if not running:
-            watchdog.hasten(hastened)
-        tasks.start_soon(watchdog.run)
-        await checkpoint()
-        if running:
-            watchdog.hasten(hastened)
-    assert expired == pytest.approx([start + min(hastened, 10)])
+        watchdog = Watchdog(timeout, watch.expire, TaskTimer(tasks).set)
+        watchdog.begin()
+        if begun:
+            await checkpoint()
+        watchdog.hasten(hastened)
+    assert watch.expired == pytest.approx([start + min(hastened, 10)])
 
 
 async def test_watchdog_waits_for_ever_without_a_timeout() -> None:
-    expired: list[float] = []
-    closed = anyio.Event()
-    watchdog = Watchdog(None, closed, lambda: expired.append(current_time()))
-    watchdog.begin()
+    watch = Watch()
     async with create_task_group() as tasks:
-        tasks.start_soon(watchdog.run)
+        watchdog = Watchdog(None, watch.expire, TaskTimer(tasks).set)
+        watchdog.begin()
         await sleep(80_000)
-        closed.set()
-    assert expired == []
+        watchdog.end()
+    assert watch.expired == []
 
 
 async def test_watchdog_runs_on_when_the_scope_around_it_is_cancelled() -> None:
-    expired: list[float] = []
-    watchdog = Watchdog(10, anyio.Event(), lambda: expired.append(current_time()))
+    watch = Watch()
     start = current_time()
-    watchdog.begin()
-    with anyio.CancelScope() as scope:
-        scope.cancel()
-        await watchdog.run()
-    assert expired == pytest.approx([start + 10])
+    async with create_task_group() as tasks:
+        Watchdog(10, watch.expire, TaskTimer(tasks).set).begin()
+        tasks.cancel_scope.cancel()
+    assert watch.expired == pytest.approx([start + 10])

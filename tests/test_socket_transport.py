@@ -192,11 +192,11 @@ class MistakenSocket(CountedSocket):
 
     mistaken = True
 
-    def recv(self, size: int, flags: int = 0) -> bytes:
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
         if self.mistaken:
             self.mistaken = False
             raise BlockingIOError
-        return super().recv(size, flags)
+        return super().recv_into(buffer, nbytes, flags)
 
 
 async def test_reading_goes_on_when_there_was_nothing_to_read() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
 from typing import TYPE_CHECKING
@@ -214,3 +215,83 @@ async def test_end_of_our_half_after_the_loss_is_no_error(kind: Kind) -> None:
         transport.write_eof()
         await run.written.wait()
         assert run.write_error is None
+
+
+# The timer, and the end without waiting.
+
+
+async def test_timer_calls_back_once_at_the_last_deadline_that_was_set(kind: Kind) -> None:
+    async with opened(kind) as (_, transport, _link):
+        called: list[str] = []
+        done = anyio.Event()
+
+        def call_back() -> None:
+            called.append("last")
+            done.set()
+
+        now = anyio.current_time()
+        transport.set_timer(now + 0.001, lambda: called.append("first"))
+        transport.set_timer(now + 1000, lambda: called.append("second"))
+        transport.set_timer(now + 0.01, call_back)
+        await done.wait()
+        assert anyio.current_time() >= now + 0.01
+        await settle()
+        assert called == ["last"]
+
+
+async def test_timer_may_be_set_by_what_it_calls(kind: Kind) -> None:
+    async with opened(kind) as (_, transport, _link):
+        left = 3
+        done = anyio.Event()
+
+        def call_back() -> None:
+            nonlocal left
+            left -= 1
+            if left:
+                transport.set_timer(anyio.current_time(), call_back)
+            else:
+                done.set()
+
+        call_back()
+        await done.wait()
+
+
+async def test_timer_goes_on_after_abort_until_it_is_taken_away(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, _link):
+        done = anyio.Event()
+        transport.set_timer(anyio.current_time() + 1000, done.set)
+        transport.abort()
+        await run.read.wait()
+        await settle()
+        transport.set_timer(anyio.current_time(), done.set)
+        await done.wait()
+        transport.set_timer(anyio.current_time(), done.set)
+        transport.set_timer(math.inf, done.set)
+
+
+async def test_timer_that_is_taken_away_is_quiet(kind: Kind) -> None:
+    async with opened(kind) as (_, transport, _link):
+        called: list[str] = []
+        transport.set_timer(anyio.current_time() + 0.001, lambda: called.append("called"))
+        transport.set_timer(math.inf, lambda: called.append("called"))
+        done = anyio.Event()
+        async with create_task_group() as tg:
+            tg.start_soon(anyio.sleep, 0.01)
+        transport.set_timer(anyio.current_time(), done.set)
+        await done.wait()
+        assert called == []
+
+
+async def test_transport_that_closes_without_waiting_is_closed(kind: Kind) -> None:
+    async with opened(kind) as (_, transport, link):
+        if transport.close():
+            assert await read_until_end(link.peer) == b""
+            assert transport.close()
+        else:
+            await transport.aclose()
+
+
+async def test_transport_with_unsent_bytes_needs_to_wait(kind: Kind) -> None:
+    async with opened(kind) as (_, transport, _link):
+        await fill(transport)
+        assert not transport.close()

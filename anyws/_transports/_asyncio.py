@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import os
 import socket
 import sys
@@ -30,6 +31,9 @@ class AsyncioTransport(SocketTransport):
     def __init__(self, raw_socket: socket.socket) -> None:
         super().__init__(raw_socket)
         self._loop = asyncio.get_running_loop()
+        # Not the socket: a selector makes a text of it, with calls of the system, when it looks for
+        # one that it does not know.
+        self._descriptor = raw_socket.fileno()
         self._context = contextvars.copy_context()
         # Where it is installed, anyio asks sniffio which event loop runs; it finds the task that
         # runs, and in a callback there is none.
@@ -41,6 +45,7 @@ class AsyncioTransport(SocketTransport):
         self._watched_once = type(self._loop).__module__.partition(".")[0] in {"uvloop", "winloop"}
         self._reading = False
         self._writing = False
+        self._timer: asyncio.TimerHandle | None = None
         self._read_waiter: asyncio.Future[None] | None = None
         self._write_waiter: asyncio.Future[None] | None = None
 
@@ -48,7 +53,7 @@ class AsyncioTransport(SocketTransport):
         self._reading = True
         # A copy, because the context itself is entered where one of its callbacks calls this.
         read = self._read_and_watch if self._watched_once else self._read
-        self._context.copy().run(self._loop.add_reader, self._socket, read)
+        self._context.copy().run(self._loop.add_reader, self._descriptor, read)
 
     def _read_and_watch(self) -> None:
         self._read()
@@ -56,22 +61,29 @@ class AsyncioTransport(SocketTransport):
             error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if error:
                 self._read_error = OSError(error, os.strerror(error))
-                self._loop.remove_reader(self._socket)
+                self._loop.remove_reader(self._descriptor)
                 self._watch_reading()
 
     def _ignore_reading(self) -> None:
         if self._reading:
             self._reading = False
-            self._loop.remove_reader(self._socket)
+            self._loop.remove_reader(self._descriptor)
 
     def _watch_writing(self) -> None:
         self._writing = True
-        self._context.copy().run(self._loop.add_writer, self._socket, self._send_blocked)
+        self._context.copy().run(self._loop.add_writer, self._descriptor, self._send_blocked)
 
     def _ignore_writing(self) -> None:
         if self._writing:
             self._writing = False
-            self._loop.remove_writer(self._socket)
+            self._loop.remove_writer(self._descriptor)
+
+    def set_timer(self, deadline: float, callback: Callable[[], None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if deadline < math.inf:
+            self._timer = self._loop.call_at(deadline, callback, context=self._context)
 
     def _call_soon(self, callback: Callable[[], None]) -> None:
         self._loop.call_soon(callback, context=self._context)
@@ -81,7 +93,7 @@ class AsyncioTransport(SocketTransport):
         try:
             if not self._reading:
                 self._reading = True
-                self._loop.add_reader(self._socket, self._wake_reader)
+                self._loop.add_reader(self._descriptor, self._wake_reader)
             await self._read_waiter
         finally:
             self._read_waiter = None
@@ -97,7 +109,7 @@ class AsyncioTransport(SocketTransport):
         self._write_waiter = self._loop.create_future()
         try:
             self._writing = True
-            self._loop.add_writer(self._socket, self._wake_writer)
+            self._loop.add_writer(self._descriptor, self._wake_writer)
             await self._write_waiter
         finally:
             self._write_waiter = None

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 from anyio.abc import ByteStream
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from anyio.abc import TaskGroup
 
 
@@ -104,6 +106,26 @@ class Transport(ByteStream):
     @abc.abstractmethod
     def resume_reading(self) -> None:
         """Feed again."""
+
+    @abc.abstractmethod
+    def set_timer(self, deadline: float, callback: Callable[[], None]) -> None:
+        """Call `callback` once at `deadline`, and not what was set before; after `start()` only.
+
+        It is here because the cheapest timer is that of who waits for the stream anyway. It goes on
+        when the scope of the task group is cancelled; its end is a deadline of math.inf.
+
+        Args:
+            deadline: a time of `anyio.current_time()`; math.inf is never.
+            callback: it does not wait.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> bool:
+        """Close now, if that needs no waiting and nothing is left to be sent.
+
+        Returns:
+            Whether it is closed; if not, `aclose()` is due.
+        """
 
     @abc.abstractmethod
     def abort(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import socket
+import threading
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,19 @@ if TYPE_CHECKING:
 # What one system call gets of many small writes at the most, and what waits for the end of a turn.
 _COALESCE_SIZE = 65536
 
-# Bytes to receive at once.
+# Bytes to receive at once. A bytes object of that size for each call would cost more than the call:
+# its pages come from the system, and go back to it.
 _CHUNK_SIZE = 2**18
+
+
+class _Scratch(threading.local):
+    """Where the sockets of a thread receive, one after the other."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(_CHUNK_SIZE))
+
+
+_SCRATCH = _Scratch()
 
 
 class SocketTransport(Transport):
@@ -56,6 +68,8 @@ class SocketTransport(Transport):
         # Whether the next write goes to the socket at once, and whether one that did not will be
         # sent at the end of the turn, or once the socket takes more.
         self._at_once = False
+        # Whether a write has only to be kept until then.
+        self._corking = False
         self._flush_due = False
         self._blocked = False
         self._eof_written = False
@@ -63,7 +77,9 @@ class SocketTransport(Transport):
         self._write_end_told = False
         self._write_error: Exception | None = None
         # Reading.
+        self._scratch = _SCRATCH.view
         self._paused = False
+        self._watching = False
         self._read_ended = False
         # What the loop has found out before the socket says it.
         self._read_error: Exception | None = None
@@ -144,6 +160,16 @@ class SocketTransport(Transport):
             raise BrokenResourceError from exc
 
     async def aclose(self) -> None:
+        self._close()
+        await checkpoint()
+
+    def close(self) -> bool:
+        if self.write_buffer_size and not self._write_ended:
+            return False
+        self._close()
+        return True
+
+    def _close(self) -> None:
         if not self._closed:
             self._closed = True
             self._end_writing()
@@ -151,7 +177,6 @@ class SocketTransport(Transport):
             self._ignore_writing()
             self._leave_socket()
             self._socket.close()
-        await checkpoint()
 
     def _check_not_closed(self) -> None:
         if self._closed:
@@ -187,6 +212,7 @@ class SocketTransport(Transport):
             self._call_soon(self._tell_ends)
             return
         if not self._paused:
+            self._watching = True
             self._watch_reading()
         self._at_once = True
         if self._chunks or self._latest or self._eof_written:
@@ -195,6 +221,12 @@ class SocketTransport(Transport):
     # Writing.
 
     def write(self, data: bytes) -> None:
+        if self._corking:
+            self._chunks.append(data)
+            self.write_buffer_size += len(data)
+            if self.write_buffer_size >= _COALESCE_SIZE:
+                self._flush()
+            return
         if self._write_ended or self._eof_written:
             return
         if self._at_once and not self._chunks and not self._latest:
@@ -218,12 +250,15 @@ class SocketTransport(Transport):
         self.write_buffer_size += len(data)
         if not self._flush_due:
             self._flush_soon()
-        if self.write_buffer_size >= _COALESCE_SIZE and not self._blocked:
-            self._flush()
+        if not self._blocked:
+            self._corking = self._flush_due
+            if self.write_buffer_size >= _COALESCE_SIZE:
+                self._flush()
 
     def write_latest(self, data: bytes) -> None:
         if self._write_ended or self._eof_written:
             return
+        self._corking = False
         self.write_buffer_size += len(data) - len(self._latest)
         self._latest = data
         if not self._flush_due:
@@ -233,6 +268,7 @@ class SocketTransport(Transport):
         if self._eof_written or self._write_ended:
             return
         self._eof_written = True
+        self._corking = False
         if not self._flush_due:
             self._flush_soon()
 
@@ -276,7 +312,12 @@ class SocketTransport(Transport):
         """Send what the socket takes."""
         if self._write_ended or self._receiver is None:
             return
+        self._corking = False
         chunks = self._chunks
+        if len(chunks) > 1 and self.write_buffer_size <= _COALESCE_SIZE and not self._latest:
+            together = b"".join(chunks)
+            chunks.clear()
+            chunks.append(together)
         while chunks or self._latest:
             if self._latest:
                 chunks.append(self._latest)
@@ -320,6 +361,7 @@ class SocketTransport(Transport):
 
     def _end_writing(self) -> None:
         self._write_ended = True
+        self._corking = False
         self._chunks.clear()
         self._latest = b""
         self.release()
@@ -335,10 +377,15 @@ class SocketTransport(Transport):
     def _read(self) -> None:
         """Read what there is, up to a chunk, and feed it."""
         assert self._receiver is not None
+        if self._paused:
+            self._watching = False
+            self._ignore_reading()
+            return
         try:
-            data = self._socket.recv(_CHUNK_SIZE)
-            if data:
-                self._at_once = not self._receiver.feed(data)
+            scratch = self._scratch
+            size = self._socket.recv_into(scratch)
+            if size:
+                self._at_once = not self._receiver.feed(bytes(scratch[:size]))
                 return
         except BlockingIOError:
             return
@@ -355,15 +402,15 @@ class SocketTransport(Transport):
             self._receiver.end_reading(error)
 
     def pause_reading(self) -> None:
-        if not self._paused:
-            self._paused = True
-            self._ignore_reading()
+        # The socket is watched on until there is something to read: most pauses end before.
+        self._paused = True
 
     def resume_reading(self) -> None:
         if self._paused:
             self._paused = False
             over = self._read_ended or self._aborted or self._closed
-            if self._receiver is not None and not over:
+            if self._receiver is not None and not over and not self._watching:
+                self._watching = True
                 self._watch_reading()
 
     # The end at once.

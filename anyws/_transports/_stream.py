@@ -18,6 +18,7 @@ from anyio.streams.tls import TLSStream
 
 from ._base import Transport
 from ._draining import Draining
+from ._timer import TaskTimer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,6 +47,7 @@ class StreamTransport(Transport):
         self._latest = b""
         self._written = Event()
         self._draining = Draining()
+        self._timer: TaskTimer | None = None
         self._eof_written = False
         self._write_ended = False
         self._aborted = False
@@ -122,6 +124,7 @@ class StreamTransport(Transport):
     # The two tasks.
 
     def start(self, receiver: Receiver, task_group: TaskGroup) -> None:
+        self._timer = TaskTimer(task_group)
         task_group.start_soon(self._read, receiver, name="anyws reader")
         task_group.start_soon(self._send, receiver, name="anyws flusher")
 
@@ -236,6 +239,15 @@ class StreamTransport(Transport):
 
     def resume_reading(self) -> None:
         self._resumed.set()
+
+    # The end.
+
+    def set_timer(self, deadline: float, callback: Callable[[], None]) -> None:
+        assert self._timer is not None
+        self._timer.set(deadline, callback)
+
+    def close(self) -> bool:
+        return False
 
     def abort(self) -> None:
         self._aborted = True

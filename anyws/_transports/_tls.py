@@ -374,7 +374,13 @@ class TLSTransport(Transport):
             if not self._paused:
                 self._below.resume_reading()
 
-    # The end at once.
+    # The end.
+
+    def set_timer(self, deadline: float, callback: Callable[[], None]) -> None:
+        self._below.set_timer(deadline, callback)
+
+    def close(self) -> bool:
+        return False
 
     def abort(self) -> None:
         self._aborted = True

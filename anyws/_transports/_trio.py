@@ -1,11 +1,12 @@
 """The transport over a socket that trio watches.
 
-Owns how to wait for a socket there: a task that reads, and another one only while the socket takes
-no more.
+Owns how to wait for a socket there: one task that reads and is the timer, and another one only
+while the socket takes no more.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import trio
@@ -27,43 +28,69 @@ class TrioTransport(SocketTransport):
 
     def __init__(self, raw_socket: socket.socket) -> None:
         super().__init__(raw_socket)
-        self._watching = False
-        self._reader: trio.lowlevel.Task | None = None
-        self._reader_runs = False
-        # Both are cancelled by the end of reading and of writing, which the connection's close
-        # watchdog brings about at the latest: that bounds the two shields.
-        self._read_scope = trio.CancelScope(shield=True)
+        self._wanted = False
+        self._over = False
+        self._running = False
+        self._parked: trio.lowlevel.Task | None = None
+        self._deadline = math.inf
+        self._callback: Callable[[], None] | None = None
+        # What cancels them is the end of reading and the timer, which the connection's close
+        # watchdog sets; and the end of writing.
+        self._scope = trio.CancelScope(shield=True)
         self._write_scope = trio.CancelScope(shield=True)
 
-    def _watch_reading(self) -> None:
-        self._watching = True
-        if not self._reader_runs:
-            self._reader_runs = True
-            assert self._task_group is not None
-            self._task_group.start_soon(self._read_forever, name="anyws reader")
-        elif self._reader is not None:
-            trio.lowlevel.reschedule(self._reader)
-            self._reader = None
+    # The one task: it reads, and is the timer.
 
-    def _ignore_reading(self) -> None:
-        self._watching = False
-        if self._read_ended or self._aborted or self._closed:
-            self._read_scope.cancel()
-
-    async def _read_forever(self) -> None:
-        with self._read_scope:
-            while True:
-                if self._watching:
-                    await trio.lowlevel.wait_readable(self._socket)
-                    if self._watching:
+    async def _run(self) -> None:
+        while not self._over or self._deadline < math.inf:
+            with trio.CancelScope(shield=True, deadline=self._deadline) as self._scope:
+                while self._wanted or not self._over:
+                    if self._wanted:
+                        await trio.lowlevel.wait_readable(self._socket)
                         self._read()
-                else:
-                    self._reader = trio.lowlevel.current_task()
-                    await trio.lowlevel.wait_task_rescheduled(self._leave)
+                    else:
+                        self._parked = trio.lowlevel.current_task()
+                        await trio.lowlevel.wait_task_rescheduled(self._leave)
+                await trio.sleep_forever()
+            if self._deadline <= trio.current_time():
+                self._deadline = math.inf
+                assert self._callback is not None
+                self._callback()
+        self._running = False
 
     def _leave(self, _: object) -> trio.lowlevel.Abort:
-        self._reader = None
+        self._parked = None
         return trio.lowlevel.Abort.SUCCEEDED
+
+    def _ensure_running(self) -> None:
+        if not self._running:
+            self._running = True
+            assert self._task_group is not None
+            self._task_group.start_soon(self._run, name="anyws reader")
+
+    def _watch_reading(self) -> None:
+        self._wanted = True
+        self._ensure_running()
+        if self._parked is not None:
+            trio.lowlevel.reschedule(self._parked)
+            self._parked = None
+
+    def _ignore_reading(self) -> None:
+        self._wanted = False
+        if self._read_ended or self._aborted or self._closed:
+            self._over = True
+            self._scope.cancel()
+
+    def set_timer(self, deadline: float, callback: Callable[[], None]) -> None:
+        self._deadline = deadline
+        self._callback = callback
+        if deadline < math.inf:
+            self._ensure_running()
+            self._scope.deadline = deadline
+        elif self._over:
+            self._scope.cancel()
+        else:
+            self._scope.deadline = deadline
 
     def _watch_writing(self) -> None:
         assert self._task_group is not None

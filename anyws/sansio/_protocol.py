@@ -49,6 +49,10 @@ if TYPE_CHECKING:
 __all__ = ["Protocol"]
 
 
+# An attribute of an enumeration costs as much as encoding a small frame.
+_TEXT = Opcode.TEXT
+_BINARY = Opcode.BINARY
+
 # Bytes of masking keys that a client asks the system for at once.
 _POOL_SIZE = 256
 
@@ -116,6 +120,8 @@ class Protocol:
         # The fragmented message that is being sent.
         self._sending_text: bool | None = None
         self._compressing = False
+        # Whether a message is one frame, with nothing to be seen to before.
+        self._plain = extension is None
 
     # Receiving.
 
@@ -241,15 +247,19 @@ class Protocol:
             ConnectionClosed: the connection is no longer open.
             RuntimeError: a fragmented message is not complete yet.
         """
-        if self.state is not State.OPEN:
-            raise self.close_exc()
+        if self._plain and text is None:
+            # The messages of most connections: the codec takes them as they are.
+            kind = type(message)
+            if kind is str or kind is bytes:
+                opcode = _TEXT if kind is str else _BINARY
+                if self._next_key is None:
+                    return encode_frame(opcode, message)
+                return encode_frame(opcode, message, masking_key=self._next_key())
+        self._check_open()
         if self._sending_text is not None:
             raise RuntimeError("a fragmented message is not complete yet")
         is_text, payload = encode_data(message, text)
-        opcode = Opcode.TEXT if is_text else Opcode.BINARY
-        if self.extension is None:
-            key = self._next_key() if self._next_key is not None else None
-            return encode_frame(opcode, payload, masking_key=key)
+        opcode = _TEXT if is_text else _BINARY
         return self._encode_data(opcode, payload, fin=True, compress=compress)
 
     def send_shared(self, message: SharedMessage) -> bytes:
@@ -307,6 +317,7 @@ class Protocol:
         else:
             opcode = Opcode.CONT
         self._sending_text = None if fin else is_text
+        self._note_plain()
         return self._encode_data(opcode, payload, fin=fin, compress=compress)
 
     def send_ping(self, data: BytesLike) -> bytes:
@@ -369,6 +380,12 @@ class Protocol:
 
     def _step(self, step: _Step) -> None:
         self.state = _TRANSITIONS[self.state, step]
+        self._note_plain()
+
+    def _note_plain(self) -> None:
+        self._plain = (
+            self.state is State.OPEN and self._sending_text is None and self.extension is None
+        )
 
     def _check_open(self) -> None:
         if self.state is not State.OPEN:

@@ -25,7 +25,7 @@ from .._types import (
 from ..exceptions import PayloadTooBig, ProtocolError
 
 if TYPE_CHECKING:
-    from .._types import BytesLike
+    from .._types import BytesLike, DataLike
     from ._extensions import Extension
 
 __all__ = ["Decoder", "apply_mask", "encode_frame"]
@@ -71,7 +71,7 @@ def apply_mask(data: BytesLike, masking_key: bytes) -> bytes:
 
 def encode_frame(
     opcode: int,
-    payload: BytesLike,
+    payload: DataLike,
     *,
     fin: bool = True,
     rsv1: bool = False,
@@ -81,7 +81,7 @@ def encode_frame(
 
     Args:
         opcode: an Opcode; it is not checked.
-        payload: the payload in the clear.
+        payload: the payload in the clear; a str as UTF-8.
         fin: whether this is the last fragment of its message.
         rsv1: whether an extension has transformed the message.
         masking_key: 4 bytes for what a client sends; None for what a server sends.
@@ -90,9 +90,11 @@ def encode_frame(
         Header and payload.
 
     Raises:
-        ValueError: the key is not of 4 bytes.
+        ValueError: the key is not of 4 bytes, or a str has a lone surrogate.
     """
-    if type(payload) is memoryview:
+    if isinstance(payload, str):
+        payload = payload.encode()
+    elif type(payload) is memoryview:
         payload = payload.tobytes()
     size = len(payload)
     first = opcode | 0x80 if fin else opcode

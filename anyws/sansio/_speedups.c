@@ -92,10 +92,24 @@ check_key(const Py_buffer *key)
     return -1;
 }
 
-/* A memoryview may have gaps or several dimensions: its bytes are copied then. */
+/* A memoryview may have gaps or several dimensions: its bytes are copied then. A str gives its UTF-8,
+   without a copy where that is how Python keeps it. */
 static int
 get_payload(PyObject *object, Py_buffer *view)
 {
+    if (PyUnicode_Check(object)) {
+        if (PyUnicode_IS_COMPACT_ASCII(object)) {
+            return PyBuffer_FillInfo(view, object, PyUnicode_DATA(object),
+                                     PyUnicode_GET_LENGTH(object), 1, PyBUF_SIMPLE);
+        }
+        PyObject *encoded = PyUnicode_AsUTF8String(object);
+        if (encoded == NULL) {
+            return -1;
+        }
+        int got = PyObject_GetBuffer(encoded, view, PyBUF_SIMPLE);
+        Py_DECREF(encoded); /* the view holds it */
+        return got;
+    }
     int result = PyObject_GetBuffer(object, view, PyBUF_SIMPLE);
     if (result == 0 || !PyMemoryView_Check(object) || !PyErr_ExceptionMatches(PyExc_BufferError)) {
         return result;

@@ -27,6 +27,14 @@ else:
 
 needs_compiler = pytest.mark.skipif(compiled is None, reason="the extension is not built")
 
+both_codecs = pytest.mark.parametrize(
+    "codec",
+    [
+        pytest.param(_pycodec, id="python"),
+        pytest.param(compiled, id="c", marks=needs_compiler),
+    ],
+)
+
 TEXTS = [
     "",
     "ascii " * 20,
@@ -173,7 +181,6 @@ def test_wrong_arguments_are_told() -> None:
         (TypeError, compiled.Decoder),
         (TypeError, lambda: compiled.Decoder(masked=True, max_size="1")),
         (TypeError, lambda: compiled.encode_frame(1)),
-        (TypeError, lambda: compiled.encode_frame(1, "text")),
         (TypeError, lambda: compiled.encode_frame(1, b"", mask=b"")),
         (TypeError, lambda: compiled.encode_frame("1", b"")),
         (TypeError, decoder.feed),
@@ -248,3 +255,17 @@ def test_environment_chooses_the_codec(value: str | None) -> None:
 def test_codec_in_use_is_named() -> None:
     names = {"c": "_speedups", "python": "_pycodec"}
     assert _codec.IMPLEMENTATION in names
+
+
+@both_codecs
+@pytest.mark.parametrize("key", [None, b"abcd"])
+@pytest.mark.parametrize("text", ["", "text", "naïve", "\N{SNOWMAN}" * 300, "\N{GRINNING FACE}"])
+def test_str_is_encoded_as_its_utf8(codec: Any, key: bytes | None, text: str) -> None:
+    frame = codec.encode_frame(1, text, masking_key=key)
+    assert frame == codec.encode_frame(1, text.encode(), masking_key=key)
+
+
+@both_codecs
+def test_str_without_utf8_is_refused(codec: Any) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        codec.encode_frame(1, "\ud800")
