@@ -23,11 +23,12 @@ from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVarTuple
 
 import anyio
-from anyio.abc import ObjectStream, SocketAttribute
+from anyio.abc import ObjectStream
 from anyio.lowlevel import checkpoint
 
 from ._fragments import OutgoingMessage, StreamedMessage, as_type
 from ._link import Link
+from ._transports import addresses
 from ._types import (
     MAX_CONTROL_SIZE,
     BytesLike,
@@ -87,8 +88,11 @@ class Connection(ObjectStream[Data]):
         self._logger = logger
         self._id = uuid.uuid4()
         # Asked for now: a socket that is closed does not know them any more.
-        self._local_address = self.extra(SocketAttribute.local_address, None)
-        self._remote_address = self.extra(SocketAttribute.remote_address, None)
+        if request.remote_address is None:
+            self._local_address, self._remote_address = addresses(transport)
+        else:
+            self._local_address = request.local_address
+            self._remote_address = request.remote_address
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__name__} {self._id} {self.state.value}>"
@@ -216,7 +220,7 @@ class Connection(ObjectStream[Data]):
     async def __anext__(self) -> Data:
         # recv() once more: a coroutine less for each message, and no call where one waits already.
         inbox = self._inbox
-        if inbox.direct and inbox.messages and inbox.calls_left:
+        if inbox.direct and len(inbox.messages) > inbox.floor and inbox.calls_left:
             inbox.calls_left -= 1
             message = inbox.messages.popleft()
             inbox.size -= len(message)  # type: ignore[arg-type]  # no fragment: none is streamed
@@ -288,10 +292,19 @@ class Connection(ObjectStream[Data]):
         """
         if isinstance(message, (str, bytes, bytearray, memoryview)):
             link = self._link
+            inbox = self._inbox
+            protocol = self._protocol
             transport = self._transport
-            if not link.may_send():
+            if (
+                inbox.calls_left
+                and protocol.state is State.OPEN
+                and link.fragmenting is None
+                and transport.write_buffer_size <= link.write_high
+            ):
+                inbox.calls_left -= 1
+            else:
                 await link.ready_to_send()
-            transport.write(self._protocol.send_message(message, text=text, compress=compress))
+            transport.write(protocol.send_message(message, text=text, compress=compress))
             if transport.write_buffer_size > link.write_high:
                 await link.drain()
         elif isinstance(message, Mapping):

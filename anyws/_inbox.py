@@ -5,6 +5,7 @@ Owns the order, the count and the bytes of what waits; knows no frame and no str
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ class Inbox:
         "_receiving",
         "calls_left",
         "direct",
+        "floor",
         "messages",
         "size",
     )
@@ -58,6 +60,8 @@ class Inbox:
         """Their bytes."""
         self.direct: bool = True
         """Whether the oldest may simply be taken out: nobody waits for it, or holds it back."""
+        self.floor: int = 0
+        """How many must be left then, for there is more to do when reading is to go on."""
         self._held = False
         self._closed = False
         self._receiving = False
@@ -138,10 +142,18 @@ class Inbox:
         if self._receiving:
             raise ConcurrencyError("another task is already receiving from this connection")
 
-    def hold(self, held: bool) -> None:
-        """Say whether taking a message out is more than that."""
-        self._held = held
-        self.direct = not held and not self._receiving
+    def hold(self, *, streaming: bool, paused: bool) -> None:
+        """Say what makes taking a message out more than that.
+
+        Args:
+            streaming: fragments are asked for.
+            paused: reading has stopped, and goes on at the low marks.
+        """
+        self._held = streaming
+        self.direct = not streaming and not self._receiving
+        self.floor = 0
+        if paused:
+            self.floor = sys.maxsize if self._low_messages is None else self._low_messages
 
     async def ready(self) -> bool:
         """Wait until `head` has a message; put() or close() ends it.

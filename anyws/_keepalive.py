@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
-from anyio import CancelScope, Event, current_time
+from anyio import CancelScope, current_time
 from anyio.lowlevel import checkpoint
 
+from ._parking import Latch
 from .exceptions import ConcurrencyError
 
 if TYPE_CHECKING:
@@ -51,17 +51,17 @@ class PongWaiter:
     Cancellation: harmless.
     """
 
-    __slots__ = ("_error", "_event", "_latency", "_sent_at")
+    __slots__ = ("_error", "_latch", "_latency", "_sent_at")
 
     def __init__(self) -> None:
         self._sent_at = _clocks()
-        self._event = Event()
+        self._latch = Latch()
         self._latency = math.nan
         self._error: Callable[[], ConnectionClosed] | None = None
 
     def __await__(self) -> Generator[object, object, float]:
         # The Pong, or the end of the connection, ends it.
-        yield from self._event.wait().__await__()
+        yield from self._latch.wait().__await__()
         if self._error is not None:
             raise self._error()
         return self._latency
@@ -69,16 +69,16 @@ class PongWaiter:
     @property
     def done(self) -> bool:
         """Whether awaiting it would give the latency, or raise, at once."""
-        return self._event.is_set()
+        return self._latch.is_set()
 
     def _resolve(self, now: tuple[float, float]) -> float:
         self._latency = max(now[0] - self._sent_at[0], now[1] - self._sent_at[1])
-        self._event.set()
+        self._latch.set()
         return self._latency
 
     def _fail(self, error: Callable[[], ConnectionClosed]) -> None:
         self._error = error
-        self._event.set()
+        self._latch.set()
 
 
 class Pings:
@@ -90,7 +90,7 @@ class Pings:
 
     def __init__(self, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         self._random_bytes = random_bytes
-        self._keepalive_payloads: deque[bytes] = deque()
+        self._keepalive_payloads: list[bytes] = []
         self._waiters: dict[bytes, PongWaiter] = {}
 
     def new_payload(self) -> bytes:
@@ -119,7 +119,7 @@ class Pings:
     def add_keepalive(self, data: bytes) -> PongWaiter:
         """Note a Ping of keepalive; only the newest are kept, for a peer that answers none."""
         if len(self._keepalive_payloads) == _MAX_KEEPALIVE_PINGS:
-            self._waiters.pop(self._keepalive_payloads.popleft(), None)
+            self._waiters.pop(self._keepalive_payloads.pop(0), None)
         self._keepalive_payloads.append(data)
         return self.add(data)
 
@@ -159,6 +159,21 @@ class Keepalive:
         expire: what to do when the time is over.
         set_timer: calls back at a time, in place of what was set before.
     """
+
+    __slots__ = (
+        "_expire",
+        "_interval",
+        "_life_at",
+        "_newest",
+        "_next_ping_at",
+        "_reading",
+        "_send_ping",
+        "_set_timer",
+        "_stopped",
+        "_task_group",
+        "_timeout",
+        "watching",
+    )
 
     def __init__(
         self,
@@ -264,6 +279,14 @@ class Watchdog:
         expire: what to do when the time is over.
         set_timer: as for `Keepalive`, whose timer it takes.
     """
+
+    __slots__ = (
+        "_ended",
+        "_expire",
+        "_set_timer",
+        "_timeout",
+        "deadline",
+    )
 
     def __init__(
         self, timeout: float | None, expire: Callable[[], None], set_timer: SetTimer

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from anyio import CancelScope, Event, move_on_after
+from anyio import CancelScope, move_on_after
 from anyio.lowlevel import checkpoint
 
 from ._inbox import MAX_CALLS_WITHOUT_YIELD, Inbox
 from ._keepalive import Keepalive, Pings, PongWaiter, Watchdog
+from ._parking import Latch
 from ._tasks import ClosingScopes, UserTasks
 from ._types import Close, CloseCode, Data, Fragment, Pong, State
 from .exceptions import ConcurrencyError, ConnectionClosed, KeepaliveTimeout
@@ -22,6 +23,7 @@ from .exceptions import ConcurrencyError, ConnectionClosed, KeepaliveTimeout
 if TYPE_CHECKING:
     import logging
 
+    from anyio import Event
     from anyio.abc import TaskGroup
 
     from ._options import ConnectionOptions
@@ -55,6 +57,39 @@ class Link:
         logger: where to log.
     """
 
+    __slots__ = (
+        "_answering",
+        "_cause",
+        "_closing_transport",
+        "_discarding",
+        "_dropping",
+        "_ending",
+        "_flushed",
+        "_keepalive",
+        "_keepalive_expired",
+        "_mark",
+        "_pong_limit",
+        "_reading_paused",
+        "_settled",
+        "_skipped",
+        "_skipping",
+        "_streaming",
+        "_watchdog",
+        "_write_low",
+        "closed",
+        "closing_scopes",
+        "fragmenting",
+        "inbox",
+        "latency",
+        "logger",
+        "pings",
+        "protocol",
+        "task_group",
+        "transport",
+        "user_tasks",
+        "write_high",
+    )
+
     def __init__(
         self,
         transport: Transport,
@@ -71,7 +106,7 @@ class Link:
         self.closing_scopes: ClosingScopes = ClosingScopes()
         self.user_tasks: UserTasks = UserTasks(self._fail_user_task)
         self.task_group: TaskGroup | None = None
-        self.closed: Event = Event()
+        self.closed: Latch = Latch()
         """Set when the connection is over and its transport closed."""
         self.fragmenting: Event | None = None
         """Set while a fragmented message is being sent; its set() lets the next sender go."""
@@ -108,7 +143,7 @@ class Link:
         self._ending = False
         # Whether our half of the stream has ended, behind all that was written.
         self._flushed = False
-        self._settled = Event()
+        self._settled = Latch()
         self._cause: BaseException | None = None
         # What tells our errors from those of another connection that ended in the same way.
         self._mark = object()
@@ -253,7 +288,7 @@ class Link:
                 self.transport.resume_reading()
 
     def _hold(self) -> None:
-        self.inbox.hold(self._reading_paused or self._streaming)
+        self.inbox.hold(streaming=self._streaming, paused=self._reading_paused)
 
     def check_not_streaming(self) -> None:
         """See that no recv_streaming() is in use.
@@ -303,19 +338,6 @@ class Link:
     def must_wait(self) -> bool:
         """Whether a message cannot be sent at once."""
         return self.fragmenting is not None or self.transport.write_buffer_size > self.write_high
-
-    def may_send(self) -> bool:
-        """Say whether a message may be sent without a `ready_to_send()` before."""
-        inbox = self.inbox
-        if (
-            inbox.calls_left
-            and self.protocol.state is State.OPEN
-            and self.fragmenting is None
-            and self.transport.write_buffer_size <= self.write_high
-        ):
-            inbox.calls_left -= 1
-            return True
-        return False
 
     async def ready_to_send(self) -> None:
         """Wait for our turn and for room; the peer's reading, or the end, ends it.

@@ -20,11 +20,11 @@ from anyio import (
     aclose_forcefully,
     move_on_after,
 )
-from anyio.abc import SocketAttribute
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._connection import Connection
 from ._http import Request, Response, text_response
+from ._transports import addresses
 from ._types import Role
 from .exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
 from .sansio._deflate import PerMessageDeflate
@@ -219,8 +219,7 @@ class ServerOpening:
                 raise InvalidMessage("connection closed before a request came") from None
             request = self._handshake.receive_data(data)
             if request is not None:
-                request.local_address = self._transport.extra(SocketAttribute.local_address, None)
-                request.remote_address = self._transport.extra(SocketAttribute.remote_address, None)
+                request.local_address, request.remote_address = addresses(self._transport)
                 return request
 
     def _accept(self, request: Request) -> Response:

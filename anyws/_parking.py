@@ -10,6 +10,9 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Protocol
 
+from anyio import Event
+from anyio.lowlevel import checkpoint
+
 if TYPE_CHECKING:
     from trio.lowlevel import Abort, Task
 
@@ -75,6 +78,42 @@ class TrioParking:
 
         self._task = None
         return lowlevel.Abort.SUCCEEDED
+
+
+class Latch:
+    """Something that happens once, and who waits for it.
+
+    Most connections have nobody who waits: the Event is made when one does. On asyncio it has 800
+    bytes.
+    """
+
+    __slots__ = ("_event", "_set")
+
+    def __init__(self) -> None:
+        self._set = False
+        self._event: Event | None = None
+
+    def is_set(self) -> bool:
+        """Say whether it has happened."""
+        return self._set
+
+    def set(self) -> None:
+        """Take that it has happened, and let all who wait go on. Never waits."""
+        self._set = True
+        if self._event is not None:
+            self._event.set()
+
+    async def wait(self) -> None:
+        """Wait for `set()`.
+
+        Cancellation: harmless.
+        """
+        if self._set:
+            await checkpoint()
+            return
+        if self._event is None:
+            self._event = Event()
+        await self._event.wait()
 
 
 def make_parking() -> Parking:

@@ -20,8 +20,8 @@ class ClosingScopes:
     """The scopes that are cancelled as soon as a connection is no longer open."""
 
     def __init__(self) -> None:
-        # Who has left his scope has let go of it.
-        self._scopes: weakref.WeakSet[CancelScope] = weakref.WeakSet()
+        # Who has left his scope has let go of it. Most connections have none.
+        self._scopes: weakref.WeakSet[CancelScope] | None = None
         self._cancelled = False
 
     def new(self) -> CancelScope:
@@ -30,13 +30,15 @@ class ClosingScopes:
         if self._cancelled:
             scope.cancel()
         else:
+            if self._scopes is None:
+                self._scopes = weakref.WeakSet()
             self._scopes.add(scope)
         return scope
 
     def cancel(self) -> None:
         """Cancel them all, and those that are still to come."""
         self._cancelled = True
-        for scope in list(self._scopes):
+        for scope in list(self._scopes or ()):
             scope.cancel()
 
 

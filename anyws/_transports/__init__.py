@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio import EndOfStream, aclose_forcefully
-from anyio.abc import SocketStream, UNIXSocketStream
+from anyio.abc import SocketAttribute, SocketStream, UNIXSocketStream
 from anyio.streams.stapled import MultiListener
 
 from ._accept import NativeListener
@@ -25,7 +25,7 @@ from ._tls import TLSTransport
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from os import PathLike
 
     from anyio.abc import ByteStream, Listener, SocketListener
@@ -37,6 +37,7 @@ __all__ = [
     "Receiver",
     "StreamTransport",
     "Transport",
+    "addresses",
     "listen_tcp",
     "listen_unix",
     "open_tcp",
@@ -140,6 +141,14 @@ async def wrap_tls(
         await aclose_forcefully(stream)
         raise
     return transport
+
+
+def addresses(stream: ByteStream) -> tuple[Any, Any]:
+    """Give our address and the peer's; None for what the socket below does not know."""
+    attributes: Mapping[Any, Callable[[], Any]] = stream.extra_attributes
+    local = attributes.get(SocketAttribute.local_address)
+    remote = attributes.get(SocketAttribute.remote_address)
+    return (None if local is None else local(), None if remote is None else remote())
 
 
 def wrap(stream: ByteStream, *, chunk_size: int = 65536) -> Transport:

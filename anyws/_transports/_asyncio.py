@@ -28,6 +28,18 @@ class AsyncioTransport(SocketTransport):
         raw_socket: as for `SocketTransport`.
     """
 
+    __slots__ = (
+        "_context",
+        "_descriptor",
+        "_loop",
+        "_read_waiter",
+        "_reading",
+        "_timer",
+        "_watched_once",
+        "_write_waiter",
+        "_writing",
+    )
+
     def __init__(self, raw_socket: socket.socket) -> None:
         super().__init__(raw_socket)
         self._loop = asyncio.get_running_loop()

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 # What one system call gets of many small writes at the most, and what waits for the end of a turn.
 _COALESCE_SIZE = 65536
 
+# More writes than that in one turn are a burst.
+_BURST = 8
+
 # Bytes to receive at once. A bytes object of that size for each call would cost more than the call:
 # its pages come from the system, and go back to it.
 _CHUNK_SIZE = 2**18
@@ -55,6 +58,31 @@ class SocketTransport(Transport):
     Args:
         raw_socket: a connected, non-blocking socket; the transport owns it from now on.
     """
+
+    __slots__ = (
+        "_aborted",
+        "_at_once",
+        "_blocked",
+        "_chunks",
+        "_closed",
+        "_corking",
+        "_draining",
+        "_eof_written",
+        "_flush_due",
+        "_latest",
+        "_paused",
+        "_read_ended",
+        "_read_error",
+        "_receiver",
+        "_scratch",
+        "_socket",
+        "_task_group",
+        "_watching",
+        "_write_end_told",
+        "_write_ended",
+        "_write_error",
+        "write_buffer_size",
+    )
 
     def __init__(self, raw_socket: socket.socket) -> None:
         self._socket = raw_socket
@@ -292,7 +320,8 @@ class SocketTransport(Transport):
     def _flush_due_now(self) -> None:
         if not self._blocked:
             self._flush_due = False
-            self._at_once = True
+            # Who has written much in this turn goes on in the next.
+            self._at_once = len(self._chunks) <= _BURST
             self._flush()
 
     def _block(self) -> None:

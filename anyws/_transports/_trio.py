@@ -26,6 +26,17 @@ class TrioTransport(SocketTransport):
         raw_socket: as for `SocketTransport`.
     """
 
+    __slots__ = (
+        "_callback",
+        "_deadline",
+        "_over",
+        "_parked",
+        "_running",
+        "_scope",
+        "_wanted",
+        "_write_scope",
+    )
+
     def __init__(self, raw_socket: socket.socket) -> None:
         super().__init__(raw_socket)
         self._wanted = False

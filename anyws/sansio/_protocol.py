@@ -84,6 +84,26 @@ class Protocol:
         extension: what transforms messages, as agreed on in the opening handshake.
     """
 
+    __slots__ = (
+        "_compressing",
+        "_next_key",
+        "_plain",
+        "_pongs",
+        "_replies",
+        "_sending_text",
+        "close_rcvd",
+        "close_sent",
+        "decoder",
+        "eof_to_send",
+        "extension",
+        "failure",
+        "held_failure",
+        "holds_failure",
+        "rcvd_then_sent",
+        "role",
+        "state",
+    )
+
     def __init__(
         self,
         role: Role,
