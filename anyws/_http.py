@@ -199,18 +199,37 @@ class _FieldsView(ItemsView[str, str]):
         return pair in self._pairs
 
 
+# The fields that come with most handshakes: they are no news, and one text of each is enough.
+_USUAL_NAMES = {
+    name: name.lower()
+    for name in (
+        *("Accept-Encoding", "Accept-Language", "Cache-Control", "Connection", "Cookie", "Date"),
+        *("Host", "Origin", "Pragma", "Sec-WebSocket-Accept", "Sec-WebSocket-Extensions"),
+        *("Sec-WebSocket-Key", "Sec-WebSocket-Protocol", "Sec-WebSocket-Version", "Server"),
+        *("Upgrade", "User-Agent"),
+    )
+}
+
+
 def _checked(name: str, value: str) -> tuple[str, str, str]:
     """Check a field and give it as Headers keep it."""
-    if not isinstance(name, str):
-        raise TypeError(f"header name must be a str, not {type(name).__name__}")
+    key = _USUAL_NAMES.get(name)
+    if key is None:
+        key = _checked_name(name)
     if not isinstance(value, str):
         raise TypeError(f"value of header {name!r} must be a str, not {type(value).__name__}")
-    if not is_token(name):
-        raise ValueError(f"header name {name!r} {describe_flaw(name) or 'is not a token'}")
     flaw = describe_flaw(value)
     if flaw is not None:
         raise ValueError(f"value of header {name!r} {flaw}")
-    return name.lower(), name, value.strip(" \t")
+    return key, name, value.strip(" \t")
+
+
+def _checked_name(name: str) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"header name must be a str, not {type(name).__name__}")
+    if not is_token(name):
+        raise ValueError(f"header name {name!r} {describe_flaw(name) or 'is not a token'}")
+    return name.lower()
 
 
 @dataclass(frozen=True, slots=True, repr=False)

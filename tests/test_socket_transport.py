@@ -21,6 +21,7 @@ from anyws._transports import (
     Transport,
     listen_tcp,
     listen_unix,
+    native_listener,
     open_tcp,
     open_unix,
     socket_transport,
@@ -432,7 +433,7 @@ class Exhausted:
 
 
 async def test_lack_of_descriptors_is_told() -> None:
-    listener = NativeListener(Exhausted(), socket_transport())  # type: ignore[arg-type]
+    listener = native_listener(Exhausted())  # type: ignore[arg-type]
     async with create_task_group() as tg:
         with pytest.raises(OSError, match="Too many open files"):
             await listener.serve(Transport.aclose, tg)

@@ -21,7 +21,14 @@ from anyio.abc import SocketAttribute, SocketListener
 from anyio.lowlevel import checkpoint
 from anyio.streams.tls import TLSStream
 
-from anyws._transports import NativeListener, Transport, socket_transport, wrap, wrap_tls
+from anyws._transports import (
+    NativeListener,
+    Transport,
+    native_listener,
+    socket_transport,
+    wrap,
+    wrap_tls,
+)
 from anyws._transports._dial import dial_tcp
 from anyws.testing import memory_stream_pair
 from tests.tls import client_context, server_context
@@ -92,7 +99,7 @@ async def native_streams() -> AsyncGenerator[tuple[Transport, SocketStream], Non
 async def listen() -> NativeListener:
     """Listen on the loopback, for transports of our own."""
     below = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    return NativeListener(below.listeners[0], socket_transport())
+    return native_listener(below.listeners[0])
 
 
 async def accept(listener: NativeListener) -> Transport:
@@ -139,7 +146,7 @@ async def native_unix() -> AsyncGenerator[Link, None]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "socket")
         below = await anyio.create_unix_listener(path)
-        async with NativeListener(below, socket_transport()) as listener:
+        async with native_listener(below) as listener:
             far = await anyio.connect_unix(path)
             near = await accept(listener)
             limit_buffers(far)

@@ -16,7 +16,7 @@ from anyio.abc import SocketAttribute, SocketStream, UNIXSocketStream
 from anyio.streams.stapled import MultiListener
 
 from ._accept import NativeListener
-from ._asyncio import AsyncioTransport
+from ._asyncio import AsyncioReadiness, AsyncioTransport
 from ._base import Receiver, Transport
 from ._dial import dial_tcp, dial_unix
 from ._stream import StreamTransport
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Mapping
     from os import PathLike
+    from types import ModuleType
 
     from anyio.abc import ByteStream, Listener, SocketListener
 
@@ -40,6 +41,7 @@ __all__ = [
     "addresses",
     "listen_tcp",
     "listen_unix",
+    "native_listener",
     "open_tcp",
     "open_unix",
     "socket_transport",
@@ -50,24 +52,35 @@ __all__ = [
 
 def socket_transport() -> type[AsyncioTransport | TrioTransport]:
     """Give the transport over a socket for the event loop that runs now."""
+    trio = _running_trio()
+    return AsyncioTransport if trio is None else trio.TrioTransport
+
+
+def native_listener(listener: Listener[Any]) -> NativeListener:
+    """Make a listener of anyio's give such transports."""
+    trio = _running_trio()
+    if trio is None:
+        return NativeListener(listener, AsyncioTransport, AsyncioReadiness)
+    return NativeListener(listener, trio.TrioTransport, trio.TrioReadiness)
+
+
+def _running_trio() -> ModuleType | None:
+    """Give our module for trio if that is what runs now."""
     trio = sys.modules.get("trio")
     if trio is None or not trio.lowlevel.in_trio_task():
-        return AsyncioTransport
-    from ._trio import TrioTransport  # noqa: PLC0415  # trio is an extra
-
-    return TrioTransport
-
-
-def native_transport() -> type[AsyncioTransport | TrioTransport] | None:
-    """Give the transport for what is opened or accepted here.
-
-    Returns:
-        None for anyio's own streams: on Windows, whose asyncio watches no sockets by default, and
-        where the environment variable ANYWS_NATIVE_TRANSPORTS is 0, for tests.
-    """
-    if sys.platform == "win32" or os.environ.get("ANYWS_NATIVE_TRANSPORTS", "1") == "0":
         return None
-    return socket_transport()
+    from . import _trio  # noqa: PLC0415  # trio is an extra
+
+    return _trio
+
+
+def native() -> bool:
+    """Say whether what is opened or accepted here has such a transport, not anyio's stream.
+
+    It has that on Windows, whose asyncio watches no sockets by default, and where the environment
+    variable ANYWS_NATIVE_TRANSPORTS is 0, for tests.
+    """
+    return sys.platform != "win32" and os.environ.get("ANYWS_NATIVE_TRANSPORTS", "1") != "0"
 
 
 async def open_tcp(host: str, port: int) -> ByteStream:
@@ -78,10 +91,11 @@ async def open_tcp(host: str, port: int) -> ByteStream:
 
     Cancellation: nothing is left open.
     """
-    native = native_transport()
     try:
         raw = await dial_tcp(host, port)
-        return native(raw) if native else await _stream(raw, SocketStream.from_socket)
+        if native():
+            return socket_transport()(raw)
+        return await _stream(raw, SocketStream.from_socket)
     except OSError as exc:
         exc.add_note(f"while connecting to {host} port {port}")
         raise
@@ -95,10 +109,11 @@ async def open_unix(path: str | PathLike[str]) -> ByteStream:
 
     Cancellation: nothing is left open.
     """
-    native = native_transport()
     try:
         raw = await dial_unix(path)
-        return native(raw) if native else await _stream(raw, UNIXSocketStream.from_socket)
+        if native():
+            return socket_transport()(raw)
+        return await _stream(raw, UNIXSocketStream.from_socket)
     except OSError as exc:
         exc.add_note(f"while connecting to {os.fsdecode(path)}")
         raise
@@ -187,5 +202,4 @@ async def listen_unix(path: str | PathLike[str], *, backlog: int | None) -> list
 
 def _split(listener: MultiListener[Any] | SocketListener) -> list[Listener[Any]]:
     listeners = listener.listeners if isinstance(listener, MultiListener) else [listener]
-    native = native_transport()
-    return [NativeListener(one, native) for one in listeners] if native else list(listeners)
+    return [native_listener(one) for one in listeners] if native() else list(listeners)

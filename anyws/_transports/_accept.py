@@ -6,9 +6,9 @@ Owns the calls of `accept`; the listening socket is that of an anyio listener.
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from anyio import ClosedResourceError, create_task_group, notify_closing, wait_readable
+from anyio import ClosedResourceError, create_task_group
 from anyio.abc import Listener, SocketAttribute
 from anyio.lowlevel import checkpoint
 
@@ -23,20 +23,35 @@ if TYPE_CHECKING:
 _MAX_ACCEPTED_WITHOUT_YIELD = 64
 
 
+class Readiness(Protocol):
+    """Waits for a socket, again and again."""
+
+    async def wait(self) -> None:
+        """Wait until it has something to read; ClosedResourceError once it is closed."""
+
+    def close(self) -> None:
+        """Let who waits go; before the socket is closed."""
+
+
 class NativeListener(Listener[Transport]):
     """A listener that gives transports over its sockets.
 
     Args:
         listener: listens; it is closed with this one.
         make_transport: makes one of a non-blocking socket.
+        make_readiness: makes what waits for the listening socket.
     """
 
     def __init__(
-        self, listener: Listener[Any], make_transport: Callable[[socket.socket], Transport]
+        self,
+        listener: Listener[Any],
+        make_transport: Callable[[socket.socket], Transport],
+        make_readiness: Callable[[socket.socket], Readiness],
     ) -> None:
         self._listener = listener
         self._make_transport = make_transport
         self._socket = listener.extra(SocketAttribute.raw_socket)
+        self._readiness = make_readiness(self._socket)
 
     async def serve(
         self, handler: Callable[[Transport], Any], task_group: TaskGroup | None = None
@@ -73,11 +88,11 @@ class NativeListener(Listener[Transport]):
             else:
                 await checkpoint()
                 continue
-            await wait_readable(self._socket)  # a connection, or aclose(), ends it
+            await self._readiness.wait()  # a connection, or aclose(), ends it
 
     async def aclose(self) -> None:
         if self._socket.fileno() != -1:
-            notify_closing(self._socket)
+            self._readiness.close()
         await self._listener.aclose()
 
     @property

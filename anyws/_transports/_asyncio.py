@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from anyio import ClosedResourceError
 
+from .._parking import AsyncioParking
 from ._socket import SocketTransport
 
 if TYPE_CHECKING:
@@ -135,3 +136,55 @@ class AsyncioTransport(SocketTransport):
         for waiter in (self._read_waiter, self._write_waiter):
             if waiter is not None and not waiter.done():
                 waiter.set_exception(ClosedResourceError())
+
+
+class AsyncioReadiness:
+    """Waits, again and again, until a socket has something to read: a connection to be accepted.
+
+    Args:
+        raw_socket: the socket; `close()` comes before its end.
+    """
+
+    def __init__(self, raw_socket: socket.socket) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._descriptor = raw_socket.fileno()
+        self._parking = AsyncioParking()
+        self._waiting = False
+        self._watching = False
+        self._closed = False
+
+    async def wait(self) -> None:
+        """Wait until there is something.
+
+        Raises:
+            ClosedResourceError: it was closed.
+
+        Cancellation: loses nothing.
+        """
+        self._waiting = True
+        try:
+            if not self._watching:
+                self._watching = True
+                self._loop.add_reader(self._descriptor, self._wake)
+            await self._parking.park()  # _wake() or close() ends it
+        finally:
+            self._waiting = False
+        if self._closed:
+            raise ClosedResourceError
+
+    def _wake(self) -> None:
+        if self._waiting:
+            self._parking.wake()
+        else:
+            self._ignore()
+
+    def _ignore(self) -> None:
+        if self._watching:
+            self._watching = False
+            self._loop.remove_reader(self._descriptor)
+
+    def close(self) -> None:
+        """Let who waits go."""
+        self._closed = True
+        self._ignore()
+        self._parking.wake()

@@ -297,7 +297,9 @@ class SocketTransport(Transport):
             return
         self._eof_written = True
         self._corking = False
-        if not self._flush_due:
+        if self._receiver is not None and not self._chunks and not self._latest:
+            self._end_half()
+        elif not self._flush_due:
             self._flush_soon()
 
     async def drain(self, limit: int) -> bool:

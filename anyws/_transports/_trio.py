@@ -139,3 +139,34 @@ class TrioTransport(SocketTransport):
 
     def _leave_socket(self) -> None:
         trio.lowlevel.notify_closing(self._socket)
+
+
+class TrioReadiness:
+    """Waits, again and again, until a socket has something to read: a connection to be accepted.
+
+    Args:
+        raw_socket: the socket; `close()` comes before its end.
+    """
+
+    def __init__(self, raw_socket: socket.socket) -> None:
+        self._socket = raw_socket
+
+    async def wait(self) -> None:
+        """Wait until there is something.
+
+        Raises:
+            ClosedResourceError: it was closed.
+
+        Cancellation: loses nothing.
+        """
+        try:
+            await trio.lowlevel.wait_readable(self._socket)
+        except (
+            trio.ClosedResourceError,
+            ValueError,
+        ):  # one that is closed already is no descriptor
+            raise ClosedResourceError from None
+
+    def close(self) -> None:
+        """Let who waits go."""
+        trio.lowlevel.notify_closing(self._socket)
