@@ -97,9 +97,9 @@ class Link:
         options: ConnectionOptions,
         logger: logging.Logger | logging.LoggerAdapter[Any],
     ) -> None:
-        self.transport = transport
-        self.protocol = protocol
-        self.logger = logger
+        self.transport: Transport = transport
+        self.protocol: Protocol = protocol
+        self.logger: logging.Logger | logging.LoggerAdapter[Any] = logger
         self.inbox: Inbox = Inbox(options.queue_marks(), options.read_marks())
         self.pings: Pings = Pings()
         self.latency: float = 0.0

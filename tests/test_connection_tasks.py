@@ -418,6 +418,20 @@ async def test_scope_is_cancelled_from_the_beginning_when_the_connection_closes_
 
 
 @both_roles
+async def test_all_scopes_are_cancelled(pair: Pair) -> None:
+    async def close() -> None:
+        await anyio.sleep(2)
+        await ws.close()
+
+    async with pair() as (ws, _), background(close):
+        with takes(2), ws.cancel_on_close() as outer:
+            with ws.cancel_on_close() as inner:
+                await anyio.sleep_forever()
+        assert outer.cancel_called
+        assert inner.cancel_called
+
+
+@both_roles
 async def test_scope_that_was_left_is_not_cancelled_later(pair: Pair) -> None:
     async with pair() as (ws, peer), background(closes_well, peer):
         with ws.cancel_on_close() as scope:

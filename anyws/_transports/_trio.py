@@ -161,10 +161,7 @@ class TrioReadiness:
         """
         try:
             await trio.lowlevel.wait_readable(self._socket)
-        except (
-            trio.ClosedResourceError,
-            ValueError,
-        ):  # one that is closed already is no descriptor
+        except (trio.ClosedResourceError, ValueError):  # it is no descriptor any more
             raise ClosedResourceError from None
 
     def close(self) -> None:

@@ -111,15 +111,15 @@ class Protocol:
         max_size: int | tuple[int | None, int | None] | None = 2**20,
         extension: Extension | None = None,
     ) -> None:
-        self.role = role
-        self.extension = extension
+        self.role: Role = role
+        self.extension: Extension | None = extension
         self.state: State = State.OPEN
         self.close_sent: Close | None = None
         self.close_rcvd: Close | None = None
         self.rcvd_then_sent: bool | None = None
         self.failure: ProtocolError | None = None
         """What the peer did wrong, if it did."""
-        self.holds_failure = False
+        self.holds_failure: bool = False
         """Whether a failure that is found waits for `release_failure()`."""
         self.held_failure: Failure | None = None
         """The failure that waits; nothing that still comes has a meaning."""
