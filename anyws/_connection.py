@@ -417,9 +417,11 @@ class Connection(ObjectStream[Data]):
     async def send_eof(self) -> None:
         """Send a Close frame with 1000, and wait for nothing; `recv()` still gets what comes.
 
+        Who does not receive all of it within `close_timeout` loses the rest.
+
         Cancellation: nothing is waited for.
         """
-        self._link.start_close(Close(CloseCode.NORMAL_CLOSURE))
+        self._link.start_close(Close(CloseCode.NORMAL_CLOSURE), receiving=True)
         await checkpoint()
 
     async def wait_closed(self) -> None:

@@ -402,8 +402,14 @@ class Link:
 
     # The end.
 
-    def start_close(self, close: Close) -> None:
-        """Begin the closing handshake, unless the connection is ending already. Never waits."""
+    def start_close(self, close: Close, *, receiving: bool = False) -> None:
+        """Begin the closing handshake, unless the connection is ending already. Never waits.
+
+        Args:
+            close: what to send.
+            receiving: whether the application goes on receiving; if not, what finds no room for it
+                is dropped, since the peer's Close comes behind.
+        """
         self._release_failure()
         if self.protocol.state is State.OPEN:
             if self.protocol.sending_fragments:
@@ -411,7 +417,8 @@ class Link:
                 return
             self.transport.write(self.protocol.send_close(close.code, close.reason))
             self.begin_end()
-        self._discard()
+        if not receiving:
+            self._discard()
 
     def fail(self, code: int, reason: str) -> None:
         """Fail the connection (RFC 6455 section 7.1.7). Never waits."""

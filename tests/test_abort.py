@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 import anyws
 from tests.endings import background, both_roles, closes_well, fails_to_receive, read_closes, takes
@@ -139,6 +140,24 @@ async def test_what_comes_after_send_eof_is_received(pair: Pair) -> None:
         await peer.send(TEXT, b"again")
         await closes_well(peer)
         assert [message async for message in ws] == ["again"]
+
+
+@both_roles
+async def test_all_that_comes_after_send_eof_is_received_though_the_queue_holds_less(
+    pair: Pair,
+) -> None:
+    sent = [str(number) for number in range(200)]
+    async with pair(max_queue=4) as (ws, peer):
+        await ws.send_eof()
+        for text in sent:
+            await peer.send(TEXT, text.encode())
+        await anyio.sleep(1)
+        received: list[str | bytes] = []
+        async with background(closes_well, peer):
+            async for message in ws:
+                received.append(message)
+                await checkpoint()
+        assert received == sent
 
 
 @both_roles

@@ -14,6 +14,7 @@ import pytest
 from anyio import EndOfStream, create_task_group, fail_after
 from anyio.abc import SocketAttribute
 
+from anyws import _transports
 from anyws._transports import listen_tcp, listen_unix, open_tcp, open_unix, wrap_tls
 from anyws.testing import memory_stream_pair
 from tests.tls import STRANGER, client_context, server_context
@@ -80,6 +81,20 @@ async def test_port_is_shared_when_that_is_asked_for() -> None:
         (second,) = await listen_tcp("127.0.0.1", port, backlog=5, reuse_port=True)
         async with second:
             assert second.extra(SocketAttribute.local_port) == port
+
+
+async def test_peer_that_has_left_again_is_a_reset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def dial(*_: object) -> socket.socket:
+        await anyio.lowlevel.checkpoint()
+        return socket.socket()  # as one is after a reset: not connected
+
+    monkeypatch.setenv("ANYWS_NATIVE_TRANSPORTS", "0")
+    monkeypatch.setattr(_transports, "dial_tcp", dial)
+    with pytest.raises(ConnectionResetError, match="reset by peer") as info:
+        await open_tcp("127.0.0.1", 80)
+    assert info.value.__notes__ == ["while connecting to 127.0.0.1 port 80"]
 
 
 async def test_nothing_is_left_open_when_the_caller_is_cancelled(

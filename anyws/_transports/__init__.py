@@ -6,6 +6,7 @@ anyio's stream where it cannot; knows no WebSocket.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -124,6 +125,9 @@ async def _stream(
 ) -> SocketStream:
     try:
         return await make(raw)
+    except ValueError as exc:  # its peer has left again
+        raw.close()
+        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)) from exc
     except BaseException:
         raw.close()
         raise
