@@ -182,6 +182,10 @@ async def test_memory_is_bounded_when_the_peer_goes_on_after_our_close(pair: Pai
             tasks.start_soon(peer.send_bytes, flood)
             await anyio.sleep(1)
         assert not ws.closed
+        # Who closes wants no more: what comes makes way for the Close frame of the peer.
+        with memory_at_most(128 * KIB):
+            tasks.start_soon(ws.close)
+            await anyio.sleep(1)
         await peer.send_close()
         await ws.wait_closed()
         assert ws.close_code == 1000
