@@ -154,10 +154,12 @@ class Keepalive:
     Args:
         interval: seconds between Pings; None sends none.
         timeout: seconds that a Pong may take; None is no limit. Any byte that comes starts them
-            anew, and they stand still while the application holds back reading.
+            anew. While the application holds back reading, nothing can be seen of the peer but
+            that it reads: they stand still then, unless bytes wait and none of them leaves.
         send_ping: sends one.
         expire: what to do when the time is over.
         set_timer: calls back at a time, in place of what was set before.
+        writing: says how many bytes have left in all, and how many wait.
     """
 
     __slots__ = (
@@ -166,12 +168,15 @@ class Keepalive:
         "_life_at",
         "_newest",
         "_next_ping_at",
+        "_read_at",
         "_reading",
         "_send_ping",
+        "_sent_size",
         "_set_timer",
         "_stopped",
         "_task_group",
         "_timeout",
+        "_writing",
         "watching",
     )
 
@@ -182,12 +187,17 @@ class Keepalive:
         send_ping: Callable[[], PongWaiter],
         expire: Callable[[], None],
         set_timer: SetTimer,
+        writing: Callable[[], tuple[int, int]],
     ) -> None:
         self._interval = interval
         self._timeout = timeout
         self._send_ping = send_ping
         self._expire = expire
         self._set_timer = set_timer
+        self._writing = writing
+        # When the peer was last seen to read, and how much had left then.
+        self._read_at = 0.0
+        self._sent_size = 0
         self._task_group: TaskGroup | None = None
         self._next_ping_at = math.inf
         # Its Pong answers all Pings before it too.
@@ -241,7 +251,8 @@ class Keepalive:
             assert self._interval is not None
             self._next_ping_at = now + self._interval
             if not self._waiting:
-                self._life_at = now
+                self._life_at = self._read_at = now
+                self._sent_size = self._writing()[0]
             self._newest = self._send_ping()
         self._arm()
 
@@ -266,9 +277,19 @@ class Keepalive:
 
     def _deadline(self) -> float:
         self.watching = self._timeout is not None and self._waiting
-        if self._timeout is None or not self.watching or not self._reading:
+        if self._timeout is None or not self.watching:
             return math.inf
-        return self._life_at + self._timeout
+        if self._reading:
+            return self._life_at + self._timeout
+        return self._read_at + self._timeout if self._see_reading(current_time()) else math.inf
+
+    def _see_reading(self, now: float) -> bool:
+        """Look whether the peer reads; say whether bytes wait for that."""
+        sent_size, unsent_size = self._writing()
+        if sent_size != self._sent_size or not unsent_size:
+            self._sent_size = sent_size
+            self._read_at = now
+        return unsent_size > 0
 
 
 class Watchdog:

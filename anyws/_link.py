@@ -122,6 +122,7 @@ class Link:
             self._send_ping,
             self._expire_keepalive,
             transport.set_timer,
+            lambda: (transport.sent_size, transport.write_buffer_size),
         )
         self._keepalive_expired = False
         # Receiving.

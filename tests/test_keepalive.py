@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -785,6 +785,54 @@ async def test_peer_that_reads_on_gets_the_message_and_the_ping_behind_it(pair: 
         assert ws.latency == pytest.approx(2)
 
 
+async def echo(ws: anyws.Connection) -> None:
+    async for message in ws:
+        await ws.send(message)
+
+
+@pytest.mark.behaviour(13)
+async def test_peer_that_sends_and_never_reads_is_found_out(pair: Pair) -> None:
+    """It holds up our sending, and we our reading: nobody would ever end that."""
+
+    async def flood() -> None:
+        with suppress(anyio.BrokenResourceError):
+            while True:
+                await peer.send(BINARY, bytes(10_000))
+                await sleep(0.01)  # the time goes on while we read what nobody wants
+
+    async with (
+        pair(ping_interval=5, ping_timeout=3, close_timeout=2, max_buffer_size=1000) as (ws, peer),
+        create_task_group() as tasks,
+    ):
+        start = current_time()
+        tasks.start_soon(flood)
+        with pytest.raises(KeepaliveTimeout):
+            await echo(ws)
+        assert current_time() - start == pytest.approx(5 + 3)
+        await ws.wait_closed()
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.behaviour(12)
+async def test_peer_that_sends_much_and_reads_slowly_is_alive(pair: Pair) -> None:
+    async def flood() -> None:
+        with suppress(anyio.BrokenResourceError):
+            while True:
+                await peer.send(BINARY, bytes(10_000))
+
+    async with (
+        pair(ping_interval=5, ping_timeout=3, close_timeout=2, max_buffer_size=1000) as (ws, peer),
+        create_task_group() as tasks,
+    ):
+        tasks.start_soon(flood)
+        tasks.start_soon(echo, ws)
+        for _ in range(100):
+            await sleep(2)
+            await peer.read(60_000)
+        assert ws.open
+        tasks.cancel_scope.cancel()
+
+
 @pytest.mark.behaviour(13)
 async def test_cancelled_send_does_not_hide_that_the_peer_stopped_reading(pair: Pair) -> None:
     async with pair(ping_interval=5, ping_timeout=3, close_timeout=2) as (ws, _):
@@ -827,7 +875,9 @@ async def keeping_alive(
     """Run a Keepalive until the block is left, and stop it then."""
     async with create_task_group() as tasks:
         timer = TaskTimer(tasks)
-        keepalive = Keepalive(interval, timeout, station.send_ping, station.expire, timer.set)
+        keepalive = Keepalive(
+            interval, timeout, station.send_ping, station.expire, timer.set, lambda: (0, 0)
+        )
         keepalive.start(tasks)
         yield keepalive, tasks
         keepalive.stop()
@@ -855,7 +905,7 @@ async def test_keepalive_sends_nothing_when_stopped_before_it_starts() -> None:
     station = Station()
     async with create_task_group() as tasks:
         timer = TaskTimer(tasks)
-        keepalive = Keepalive(5, 3, station.send_ping, station.expire, timer.set)
+        keepalive = Keepalive(5, 3, station.send_ping, station.expire, timer.set, lambda: (0, 0))
         keepalive.stop()
         keepalive.start(tasks)
         await sleep(26)

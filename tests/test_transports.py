@@ -107,9 +107,11 @@ async def test_write_takes_all_and_counts_what_has_not_left(kind: Kind) -> None:
         assert transport.write_buffer_size == 0
         await fill(transport)
         assert 0 < transport.write_buffer_size <= FLOOD + FLOOD // 100  # TLS adds to it
+        assert transport.sent_size < FLOOD
         assert await read_exactly(link.peer, FLOOD) == DATA
         assert await transport.drain(0)
         assert transport.write_buffer_size == 0
+        assert transport.sent_size >= FLOOD
 
 
 async def test_nothing_is_lost_when_the_peer_reads_while_we_write(kind: Kind) -> None:

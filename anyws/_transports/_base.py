@@ -52,6 +52,9 @@ class Transport(ByteStream):
     write_buffer_size: int
     """Bytes that `write` took and that have not left yet."""
 
+    sent_size: int
+    """Bytes that have left, in all: where they grow, the peer reads."""
+
     @abc.abstractmethod
     def start(self, receiver: Receiver, task_group: TaskGroup) -> None:
         """Begin to send what is written, and to feed what comes, though not within this call.

@@ -90,6 +90,7 @@ class SocketTransport(Transport):
         self._task_group: TaskGroup | None = None
         # Writing.
         self.write_buffer_size = 0
+        self.sent_size = 0
         self._chunks: deque[bytes | memoryview] = deque()
         self._latest = b""
         self._draining = Draining()
@@ -266,6 +267,7 @@ class SocketTransport(Transport):
             except OSError as exc:
                 self._lose_writing(exc)
                 return
+            self.sent_size += sent
             if sent < len(data):
                 self._chunks.append(memoryview(data)[sent:])
                 self.write_buffer_size += len(data) - sent
@@ -371,6 +373,7 @@ class SocketTransport(Transport):
                 self._lose_writing(exc)
                 return
             self.write_buffer_size -= sent
+            self.sent_size += sent
             if sent < len(data):
                 chunks.appendleft(memoryview(data)[sent:])
         self._draining.note(self.write_buffer_size)

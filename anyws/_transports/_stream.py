@@ -43,6 +43,7 @@ class StreamTransport(Transport):
         self._stream = stream
         self._chunk_size = chunk_size
         self.write_buffer_size = 0
+        self.sent_size = 0
         self._chunks: deque[bytes] = deque()
         self._latest = b""
         self._written = Event()
@@ -173,6 +174,7 @@ class StreamTransport(Transport):
                 data = b"".join(parts)
             await self._stream.send(data)  # the peer's reading, or abort(), ends it
             self.write_buffer_size -= len(data)
+            self.sent_size += len(data)
             self._draining.note(self.write_buffer_size)
 
     async def _end_half(self) -> None:

@@ -76,6 +76,10 @@ class TLSTransport(Transport):
     def write_buffer_size(self) -> int:  # type: ignore[override]  # nobody sets it
         return self._below.write_buffer_size + self._unencrypted_size + len(self._latest)
 
+    @property
+    def sent_size(self) -> int:  # type: ignore[override]  # nobody sets it
+        return self._below.sent_size
+
     # The handshake, and the ByteStream.
 
     async def shake_hands(self) -> None:
