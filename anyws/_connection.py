@@ -359,6 +359,7 @@ class Connection(ObjectStream[Data]):
         pings.check(payload)
         self._transport.write(self._protocol.send_ping(payload))
         waiter = pings.add(payload)
+        self._transport.attend()
         await self._link.drain()
         return waiter
 

@@ -16,6 +16,8 @@ from ._types import Fragment
 from .exceptions import ConcurrencyError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._parking import Parking
     from ._types import Data, Event
 
@@ -29,6 +31,7 @@ class Inbox:
     Args:
         max_messages: the high and the low mark for the number of messages.
         max_bytes: likewise for their bytes; a character of a str counts as one.
+        make_parking: makes the place where recv() waits.
     """
 
     __slots__ = (
@@ -38,6 +41,7 @@ class Inbox:
         "_high_messages",
         "_low_bytes",
         "_low_messages",
+        "_make_parking",
         "_parking",
         "_receiving",
         "calls_left",
@@ -51,6 +55,7 @@ class Inbox:
         self,
         max_messages: tuple[int | None, int | None],
         max_bytes: tuple[int | None, int | None],
+        make_parking: Callable[[], Parking] = make_parking,
     ) -> None:
         self._high_messages, self._low_messages = max_messages
         self._high_bytes, self._low_bytes = max_bytes
@@ -65,6 +70,7 @@ class Inbox:
         self._held = False
         self._closed = False
         self._receiving = False
+        self._make_parking = make_parking
         self._parking: Parking | None = None
         self.calls_left: int = MAX_CALLS_WITHOUT_YIELD
 
@@ -178,7 +184,7 @@ class Inbox:
                 await checkpoint()
             while not self.messages and not self._closed:
                 if self._parking is None:
-                    self._parking = make_parking()
+                    self._parking = self._make_parking()
                 await self._parking.park()
         finally:
             self._receiving = False

@@ -100,7 +100,9 @@ class Link:
         self.transport: Transport = transport
         self.protocol: Protocol = protocol
         self.logger: logging.Logger | logging.LoggerAdapter[Any] = logger
-        self.inbox: Inbox = Inbox(options.queue_marks(), options.read_marks())
+        self.inbox: Inbox = Inbox(
+            options.queue_marks(), options.read_marks(), transport.make_parking
+        )
         self.pings: Pings = Pings()
         self.latency: float = 0.0
         self.closing_scopes: ClosingScopes = ClosingScopes()
@@ -444,6 +446,7 @@ class Link:
             self._keepalive.stop()
             self.closing_scopes.cancel()
             self._watchdog.begin()
+            self.transport.attend()
         if protocol.eof_to_send:
             self.transport.write_eof()
             if self._flushed and protocol.close_rcvd is not None:

@@ -396,3 +396,186 @@ async def test_pause_that_follows_a_resume_at_once_holds(kind: Kind) -> None:
         assert run.received == b""
         transport.resume_reading()
         await run.receive(5)
+
+
+# Where the application waits.
+
+
+async def test_who_parks_is_woken_by_what_comes_again_and_again(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, link):
+        parking = transport.make_parking()
+        run.on_feed = parking.wake
+        for number in range(1, 20):
+            await link.peer.send(b"Hello")
+            while len(run.received) < 5 * number:
+                await parking.park()
+        assert run.received == 19 * b"Hello"
+
+
+async def test_what_comes_is_fed_when_who_was_woken_does_not_come_back(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, link):
+        parking = transport.make_parking()
+        run.on_feed = parking.wake
+        await link.peer.send(b"Hello")
+        while len(run.received) < 5:
+            await parking.park()
+        await link.peer.send(b", again")
+        await run.receive(12)
+
+
+async def test_what_comes_is_fed_at_once_when_it_is_attended_to(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, link):
+        parking = transport.make_parking()
+        run.on_feed = parking.wake
+        await link.peer.send(b"Hello")
+        while len(run.received) < 5:
+            await parking.park()
+        for number in range(1, 50):
+            transport.attend()
+            await link.peer.send(b"Hello")
+            await run.receive(5 + 5 * number)
+        assert run.received == 50 * b"Hello"
+
+
+async def test_what_comes_is_fed_when_who_parked_is_cancelled(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, link):
+        parking = transport.make_parking()
+        run.on_feed = parking.wake
+        for number in range(1, 20):
+            async with create_task_group() as tg:
+                tg.start_soon(parking.park)
+                await settle()
+                tg.cancel_scope.cancel()
+            await link.peer.send(b"Hello")
+            await run.receive(5 * number)
+
+
+async def test_who_parks_may_be_woken_from_outside(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, link):
+        parking = transport.make_parking()
+        for number in range(1, 4):
+            async with create_task_group() as tg:
+                tg.start_soon(parking.park)
+                await settle()
+                parking.wake()
+                parking.wake()
+            await link.peer.send(b"Hello")
+            await run.receive(5 * number)
+        parking.wake()
+
+
+async def test_waking_who_parks_leaves_what_is_to_be_sent(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, link):
+        parking = transport.make_parking()
+        await fill(transport)
+        for _ in range(3):
+            async with create_task_group() as tg:
+                tg.start_soon(parking.park)
+                await settle()
+                parking.wake()
+        assert await read_exactly(link.peer, FLOOD) == DATA
+        assert run.write_error is None
+
+
+async def test_nothing_is_fed_to_who_parks_while_reading_is_paused(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, link):
+        parking = transport.make_parking()
+        woken = 0
+
+        async def park() -> None:
+            nonlocal woken
+            for _ in range(2):
+                await parking.park()
+                woken += 1
+
+        run.on_feed = parking.wake
+        async with create_task_group() as tg:
+            tg.start_soon(park)
+            await settle()
+            transport.pause_reading()
+            await link.peer.send(b"Hello")
+            await settle()
+            assert woken == 0
+            parking.wake()
+            await settle()
+            assert woken == 1
+            assert run.received == b""
+            transport.resume_reading()
+            await run.receive(5)
+        assert woken == 2
+
+
+async def test_who_parks_may_be_cancelled_while_reading_is_paused(kind: Kind) -> None:
+    async with opened(kind) as (run, transport, link):
+        parking = transport.make_parking()
+        run.on_feed = parking.wake
+        async with create_task_group() as tg:
+            tg.start_soon(parking.park)
+            await settle()
+            transport.pause_reading()
+            await link.peer.send(b"Hello")
+            await settle()
+            tg.cancel_scope.cancel()
+        parking.wake()
+        transport.resume_reading()
+        await run.receive(5)
+
+
+@pytest.mark.parametrize("abort", [False, True])
+async def test_who_parks_may_be_woken_by_the_end(kind: Kind, abort: bool) -> None:
+    async with opened(kind) as (run, transport, link):
+        parking = transport.make_parking()
+
+        async def park() -> None:
+            while not run.read.is_set():
+                await parking.park()
+
+        async def wake() -> None:
+            await run.read.wait()
+            parking.wake()
+
+        async with create_task_group() as tg:
+            tg.start_soon(park)
+            tg.start_soon(wake)
+            await settle()
+            if abort:
+                transport.abort()
+            else:
+                tg.start_soon(link.below.aclose)
+        assert run.received == b""
+
+
+async def test_flows_both_ways_when_who_parks_and_writes_is_one(kind: Kind) -> None:
+    """The echo of more than the stream holds, by one task."""
+    async with opened(kind) as (run, transport, link):
+        parking = transport.make_parking()
+        run.on_feed = parking.wake
+        sent = 0
+
+        async def echo() -> None:
+            nonlocal sent
+            while sent < FLOOD:
+                while len(run.received) == sent:
+                    await parking.park()
+                transport.write(bytes(run.received[sent:]))
+                sent = len(run.received)
+                assert await transport.drain(1000)
+
+        async with create_task_group() as tg:
+            tg.start_soon(echo)
+            tg.start_soon(link.peer.send, DATA)
+            assert await read_exactly(link.peer, FLOOD) == DATA
+
+
+async def test_transports_are_looked_after_when_one_of_them_ends(kind: Kind) -> None:
+    async with opened(kind) as one, opened(kind) as two, opened(kind) as three:
+        for run, transport, link in (one, two, three):
+            parking = transport.make_parking()
+            run.on_feed = parking.wake
+            await link.peer.send(b"Hello")
+            while len(run.received) < 5:
+                await parking.park()
+        one[1].abort()
+        for run, _, link in (two, three):
+            await link.peer.send(b", again")
+            await run.receive(12)

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from anyio.abc import ByteStream
 
+from .._parking import make_parking
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anyio.abc import TaskGroup
+
+    from .._parking import Parking
 
 
 class Receiver(Protocol):
@@ -109,6 +113,16 @@ class Transport(ByteStream):
     @abc.abstractmethod
     def resume_reading(self) -> None:
         """Feed again."""
+
+    def make_parking(self) -> Parking:
+        """Make the place where one task waits for what the receiver makes of what comes.
+
+        It is here because who waits there may read meanwhile.
+        """
+        return make_parking()
+
+    def attend(self) -> None:
+        """See that what comes is read at once, also while nobody waits for it."""
 
     @abc.abstractmethod
     def set_timer(self, deadline: float, callback: Callable[[], None]) -> None:

@@ -311,6 +311,7 @@ class SocketTransport(Transport):
             return True
         if self._write_ended:
             return False
+        self.attend()
         return await self._draining.wait(limit)  # _flush(), release() or _end_writing() ends it
 
     def release(self) -> None:
@@ -453,6 +454,7 @@ class SocketTransport(Transport):
         if self._aborted:
             return
         self._aborted = True
+        self._paused = True  # nor is it read if that is due already
         self._end_writing()
         self._ignore_reading()
         self._ignore_writing()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from .._parking import Parking
     from ._base import Receiver
 
 # The most that a record holds (RFC 8446 section 5.1); a read never gives more.
@@ -79,6 +80,12 @@ class TLSTransport(Transport):
     @property
     def sent_size(self) -> int:  # type: ignore[override]  # nobody sets it
         return self._below.sent_size
+
+    def make_parking(self) -> Parking:
+        return self._below.make_parking()
+
+    def attend(self) -> None:
+        self._below.attend()
 
     # The handshake, and the ByteStream.
 
