@@ -12,7 +12,7 @@ from anyio import create_task_group, move_on_after
 from anyio.lowlevel import checkpoint
 
 from ._options import check_seconds
-from ._types import Close, CloseCode, State
+from ._types import OPEN, Close, CloseCode
 from .exceptions import ConnectionClosed
 from .sansio._protocol import SharedMessage
 
@@ -59,7 +59,7 @@ def broadcast(
     shared = SharedMessage(message, text)
     for connection in connections:
         link = connection._link
-        if link.protocol.state is not State.OPEN:
+        if link.protocol.state is not OPEN:
             continue
         if link.fragmenting is not None:
             link.logger.warning("message left out: a fragmented message is being sent")
@@ -102,7 +102,7 @@ async def broadcast_wait(
     late: list[tuple[Link, bool]] = []
     for connection in connections:
         link = connection._link
-        if link.protocol.state is not State.OPEN:
+        if link.protocol.state is not OPEN:
             continue
         sent = not link.must_wait
         if sent:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Self, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVarTuple
 
 import anyio
 from anyio.abc import ObjectStream
@@ -31,6 +31,7 @@ from ._link import Link
 from ._transports import addresses
 from ._types import (
     MAX_CONTROL_SIZE,
+    OPEN,
     BytesLike,
     Close,
     CloseCode,
@@ -55,6 +56,9 @@ if TYPE_CHECKING:
     from .sansio._protocol import Protocol
 
 _Args = TypeVarTuple("_Args")
+
+# Made once: send() asks for each message whether it is one of them.
+_DATA_TYPES: Final = (str, bytes, bytearray, memoryview)
 
 MessageLike = DataLike | Iterable[DataLike] | AsyncIterable[DataLike]
 """What send() takes: a whole message, or its fragments."""
@@ -162,7 +166,7 @@ class Connection(ObjectStream[Data]):
     @property
     def open(self) -> bool:
         """Whether messages can be sent; False as soon as closing begins."""
-        return self._protocol.state is State.OPEN
+        return self._protocol.state is OPEN
 
     @property
     def closed(self) -> bool:
@@ -220,17 +224,22 @@ class Connection(ObjectStream[Data]):
     async def __anext__(self) -> Data:
         # recv() once more: a coroutine less for each message, and no call where one waits already.
         inbox = self._inbox
-        if inbox.direct and len(inbox.messages) > inbox.floor and inbox.calls_left:
+        messages = inbox.messages
+        if len(messages) > inbox.floor and inbox.calls_left:
             inbox.calls_left -= 1
-            message = inbox.messages.popleft()
+            message = messages.popleft()
             inbox.size -= len(message)  # type: ignore[arg-type]  # no fragment: none is streamed
             return message  # type: ignore[return-value]  # likewise
         link = self._link
-        try:
+        if link.streaming:
             link.check_not_streaming()
-            await link.next_message()
-        except ConnectionClosedOK:
-            raise StopAsyncIteration from None
+        if not messages:
+            link.release_failure()
+        if not await inbox.ready():
+            error = link.closed_error()
+            if isinstance(error, ConnectionClosedOK):
+                raise StopAsyncIteration
+            raise error
         return link.pop()  # type: ignore[return-value]  # fragments are for recv_streaming()
 
     async def receive(self) -> Data:
@@ -290,21 +299,21 @@ class Connection(ObjectStream[Data]):
         Cancellation: a message in one piece goes out whole or not at all. Once the first item of an
         iterable is sent, the message cannot be completed: the connection is closed with 1011.
         """
-        if isinstance(message, (str, bytes, bytearray, memoryview)):
+        if isinstance(message, _DATA_TYPES):
             link = self._link
             inbox = self._inbox
             protocol = self._protocol
             transport = self._transport
             if (
                 inbox.calls_left
-                and protocol.state is State.OPEN
+                and protocol.state is OPEN
                 and link.fragmenting is None
                 and transport.write_buffer_size <= link.write_high
             ):
                 inbox.calls_left -= 1
             else:
                 await link.ready_to_send()
-            transport.write(protocol.send_message(message, text=text, compress=compress))
+            transport.write(protocol.send_message(message, text, compress))
             if transport.write_buffer_size > link.write_high:
                 await link.drain()
         elif isinstance(message, Mapping):
@@ -329,7 +338,7 @@ class Connection(ObjectStream[Data]):
                 message is being sent; nothing was sent.
             ConnectionClosed, TypeError, ValueError: as in `send()`.
         """
-        if self._protocol.state is not State.OPEN:
+        if self._protocol.state is not OPEN:
             raise self._link.closed_error()
         if self._link.must_wait:
             raise anyio.WouldBlock

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from anyio import Event
 
-from ._types import CloseCode, Data, DataLike, Fragment, State
+from ._types import OPEN, CloseCode, Data, DataLike, Fragment
 from .sansio._protocol import wrong_type
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class OutgoingMessage:
             else:
                 await self._send_sync(items)
         except BaseException:
-            if self._begun and not self._complete and link.protocol.state is State.OPEN:
+            if self._begun and not self._complete and link.protocol.state is OPEN:
                 link.fail(CloseCode.INTERNAL_ERROR, "fragmented message is not complete")
             raise
         finally:

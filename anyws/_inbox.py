@@ -36,18 +36,18 @@ class Inbox:
 
     __slots__ = (
         "_closed",
-        "_held",
-        "_high_bytes",
-        "_high_messages",
         "_low_bytes",
         "_low_messages",
         "_make_parking",
         "_parking",
-        "_receiving",
+        "_paused",
+        "_streaming",
         "calls_left",
-        "direct",
         "floor",
+        "high_bytes",
+        "high_messages",
         "messages",
+        "receiving",
         "size",
     )
 
@@ -57,19 +57,27 @@ class Inbox:
         max_bytes: tuple[int | None, int | None],
         make_parking: Callable[[], Parking] = make_parking,
     ) -> None:
-        self._high_messages, self._low_messages = max_messages
-        self._high_bytes, self._low_bytes = max_bytes
+        high_messages, low_messages = max_messages
+        high_bytes, low_bytes = max_bytes
+        self.high_messages: int = sys.maxsize if high_messages is None else high_messages
+        """How many messages make it full; sys.maxsize is no limit."""
+        self.high_bytes: int = sys.maxsize if high_bytes is None else high_bytes
+        """Likewise for their bytes."""
+        self._low_messages = sys.maxsize if low_messages is None else low_messages
+        self._low_bytes = sys.maxsize if low_bytes is None else low_bytes
         self.messages: deque[Data | Fragment] = deque()
         """Oldest first."""
         self.size: int = 0
         """Their bytes."""
-        self.direct: bool = True
-        """Whether the oldest may simply be taken out: nobody waits for it, or holds it back."""
         self.floor: int = 0
-        """How many must be left then, for there is more to do when reading is to go on."""
-        self._held = False
+        """How many must be left by who simply takes the oldest out: when reading is to go on there
+        is more to do; and while somebody waits, or takes fragments, nothing is simple.
+        """
+        self._streaming = False
+        self._paused = False
         self._closed = False
-        self._receiving = False
+        self.receiving: bool = False
+        """Whether a task waits for a message."""
         self._make_parking = make_parking
         self._parking: Parking | None = None
         self.calls_left: int = MAX_CALLS_WITHOUT_YIELD
@@ -78,36 +86,32 @@ class Inbox:
         return len(self.messages)
 
     @property
-    def message_room(self) -> int | None:
-        """How many messages may be decoded now; at least 1, None is no limit."""
-        if self._high_messages is None:
-            return None
-        return max(1, self._high_messages - len(self.messages))
-
-    @property
-    def byte_room(self) -> int | None:
-        """How many bytes may be decoded now; at least 1, None is no limit."""
-        return None if self._high_bytes is None else max(1, self._high_bytes - self.size)
-
-    @property
     def full(self) -> bool:
         """Whether it has reached a high-water mark: then reading stops."""
-        return (self._high_messages is not None and len(self.messages) >= self._high_messages) or (
-            self._high_bytes is not None and self.size >= self._high_bytes
-        )
+        return len(self.messages) >= self.high_messages or self.size >= self.high_bytes
 
     @property
     def low(self) -> bool:
         """Whether it is at or under both low-water marks: then reading goes on."""
-        return (self._low_messages is None or len(self.messages) <= self._low_messages) and (
-            self._low_bytes is None or self.size <= self._low_bytes
-        )
+        return len(self.messages) <= self._low_messages and self.size <= self._low_bytes
 
     def put(self, message: Data | Fragment) -> None:
         """Add a message and wake who waits for one."""
         self.messages.append(message)
         self.size += len(message.data) if type(message) is Fragment else len(message)
-        if self._receiving and self._parking is not None:
+        if self.receiving and self._parking is not None:
+            self._parking.wake()
+
+    def put_all(self, messages: list[Data], size: int) -> None:
+        """Add messages, and wake who waits for one.
+
+        Args:
+            messages: at least one.
+            size: their bytes.
+        """
+        self.messages.extend(messages)
+        self.size += size
+        if self.receiving and self._parking is not None:
             self._parking.wake()
 
     def put_messages(self, events: list[Event]) -> int:
@@ -129,14 +133,14 @@ class Inbox:
                 size += len(event.data)  # type: ignore[union-attr]  # likewise
         self.size = size
         count = len(messages) - count
-        if count and self._receiving and self._parking is not None:
+        if count and self.receiving and self._parking is not None:
             self._parking.wake()
         return count
 
     def close(self) -> None:
         """Say that nothing more will come; what is here can still be had."""
         self._closed = True
-        if self._receiving and self._parking is not None:
+        if self.receiving and self._parking is not None:
             self._parking.wake()
 
     def check_not_receiving(self) -> None:
@@ -145,7 +149,7 @@ class Inbox:
         Raises:
             ConcurrencyError: one does.
         """
-        if self._receiving:
+        if self.receiving:
             raise ConcurrencyError("another task is already receiving from this connection")
 
     def hold(self, *, streaming: bool, paused: bool) -> None:
@@ -155,11 +159,15 @@ class Inbox:
             streaming: fragments are asked for.
             paused: reading has stopped, and goes on at the low marks.
         """
-        self._held = streaming
-        self.direct = not streaming and not self._receiving
-        self.floor = 0
-        if paused:
-            self.floor = sys.maxsize if self._low_messages is None else self._low_messages
+        self._streaming = streaming
+        self._paused = paused
+        self._set_floor()
+
+    def _set_floor(self) -> None:
+        if self._streaming or self.receiving:
+            self.floor = sys.maxsize
+        else:
+            self.floor = self._low_messages if self._paused else 0
 
     async def ready(self) -> bool:
         """Wait until `head` has a message; put() or close() ends it.
@@ -172,13 +180,13 @@ class Inbox:
 
         Cancellation: loses nothing.
         """
-        if self._receiving:
+        if self.receiving:
             self.check_not_receiving()
         if self.messages and self.calls_left:
             self.calls_left -= 1
             return True
-        self._receiving = True
-        self.direct = False
+        self.receiving = True
+        self.floor = sys.maxsize
         try:
             if self.messages or self._closed:
                 await checkpoint()
@@ -187,8 +195,10 @@ class Inbox:
                     self._parking = self._make_parking()
                 await self._parking.park()
         finally:
-            self._receiving = False
-            self.direct = not self._held
+            self.receiving = False
+            self.floor = 0
+            if self._streaming or self._paused:
+                self._set_floor()
         self.calls_left = MAX_CALLS_WITHOUT_YIELD
         return bool(self.messages)
 

@@ -17,13 +17,13 @@ from ._inbox import MAX_CALLS_WITHOUT_YIELD, Inbox
 from ._keepalive import Keepalive, Pings, PongWaiter, Watchdog
 from ._parking import Latch
 from ._tasks import ClosingScopes, UserTasks
-from ._types import Close, CloseCode, Data, Fragment, Pong, State
+from ._types import OPEN, Close, CloseCode, Data, Event, Fragment, Pong
 from .exceptions import ConcurrencyError, ConnectionClosed, KeepaliveTimeout
 
 if TYPE_CHECKING:
     import logging
 
-    from anyio import Event
+    import anyio
     from anyio.abc import TaskGroup
 
     from ._options import ConnectionOptions
@@ -58,13 +58,14 @@ class Link:
     """
 
     __slots__ = (
-        "_answering",
         "_cause",
         "_closing_transport",
+        "_detour",
         "_discarding",
         "_dropping",
         "_ending",
         "_flushed",
+        "_given",
         "_keepalive",
         "_keepalive_expired",
         "_mark",
@@ -73,7 +74,6 @@ class Link:
         "_settled",
         "_skipped",
         "_skipping",
-        "_streaming",
         "_watchdog",
         "_write_low",
         "closed",
@@ -84,6 +84,7 @@ class Link:
         "logger",
         "pings",
         "protocol",
+        "streaming",
         "task_group",
         "transport",
         "user_tasks",
@@ -110,7 +111,7 @@ class Link:
         self.task_group: TaskGroup | None = None
         self.closed: Latch = Latch()
         """Set when the connection is over and its transport closed."""
-        self.fragmenting: Event | None = None
+        self.fragmenting: anyio.Event | None = None
         """Set while a fragmented message is being sent; its set() lets the next sender go."""
         write_high, write_low = options.write_marks()
         self.write_high: float = math.inf if write_high is None else write_high
@@ -129,14 +130,18 @@ class Link:
         self._keepalive_expired = False
         # Receiving.
         self._reading_paused = False
-        self._streaming = False
+        self.streaming: bool = False
+        """Whether a recv_streaming() is in use."""
         # Whether what still comes of a message that recv_streaming() left is to be dropped; and
         # whether the last of it has just been.
         self._skipping = False
         self._skipped = False
-        # Whether the application has been given a message and has not come back for the next.
-        self._answering = False
+        # Whether the application has ever been given a message.
+        self._given = False
         protocol.holds_failure = True
+        # Whether a message may not simply be put into the inbox: one is skipped, we have given up,
+        # or the end has begun or is due.
+        self._detour = False
         # Whether we have given up, so that what finds no room in the inbox is dropped; and whether
         # something was.
         self._discarding = False
@@ -161,52 +166,77 @@ class Link:
         Returns:
             Whether more than one message waits for the application.
         """
-        protocol = self.protocol
-        inbox = self.inbox
         if data and self._keepalive.watching:
             self._keepalive.see_life()
-        if protocol.held_failure is not None or not protocol.expects_data:
+        protocol = self.protocol
+        if self._detour and not self._heeds_data:
             # It is read on only to find the end of the stream.
             return False
-        decoder = protocol.decoder
-        while True:
-            events = protocol.receive_data(data, inbox.byte_room, inbox.message_room)
-            messages = 0
-            if self._skipping or self._discarding:
-                for event in events:
-                    self._take_or_drop(event)
-            elif events:
-                messages = inbox.put_messages(events)
-                if messages:
-                    self._answering = True
-            if messages != len(events):
-                for event in events:
-                    if type(event) is Pong:
-                        self._take_pong(event)
-            if self._skipped:
-                self._skipped = False
-                if self._streaming and not inbox:
-                    # Another recv_streaming() has waited for the message behind it. Some of that
-                    # may have been decoded already.
-                    decoder.fragments = True
-                    data = b""
-                    continue
-            if protocol.replying or protocol.state is not State.OPEN:
-                self._write_replies()
-                if not protocol.expects_data:
-                    self._settle(protocol.failure)
-            full = inbox.full and not self._discarding
-            if full or not decoder.pending:
-                break
-            data = b""
+        events = self._decode(data)
+        if self._detour or protocol.decoder.plain_size < 0:
+            self._take(events)
+        elif events:
+            # Whole messages alone, as nearly always.
+            self._given = True
+            self.inbox.put_all(events, protocol.decoder.plain_size)  # type: ignore[arg-type]  # so
+        inbox = self.inbox
+        while protocol.decoder.pending and (self._discarding or not inbox.full):
+            self._take(self._decode(b""))
         if protocol.held_failure is not None:
             self._take_failure()
-        if full:
-            self._reading_paused = True
-            self._hold()
-            self._keepalive.pause()
-            self.transport.pause_reading()
+        if inbox.full and not self._discarding:
+            self._pause_reading()
         return len(inbox.messages) > 1
+
+    @property
+    def _heeds_data(self) -> bool:
+        """Whether what still comes from the peer has a meaning."""
+        return self.protocol.held_failure is None and self.protocol.expects_data
+
+    def _decode(self, data: bytes) -> list[Event]:
+        """Decode as much as the inbox has room for, and one message in any case."""
+        inbox = self.inbox
+        max_bytes = inbox.high_bytes - inbox.size
+        max_messages = inbox.high_messages - len(inbox.messages)
+        return self.protocol.receive_data(
+            data, max_bytes if max_bytes > 0 else 1, max_messages if max_messages > 0 else 1
+        )
+
+    def _take(self, events: list[Event]) -> None:
+        """Do all that events ask for."""
+        protocol = self.protocol
+        messages = 0
+        if self._skipping or self._discarding:
+            for event in events:
+                self._take_or_drop(event)
+        elif events:
+            messages = self.inbox.put_messages(events)
+            if messages:
+                self._given = True
+        if messages != len(events):
+            for event in events:
+                if type(event) is Pong:
+                    self._take_pong(event)
+        if self._skipped:
+            self._skipped = False
+            if self.streaming and not self.inbox:
+                # Another recv_streaming() has waited for the message behind it. Some of that may
+                # have been decoded already.
+                protocol.decoder.fragments = True
+                self._take(self._decode(b""))
+                return
+        if protocol.replying or protocol.state is not OPEN:
+            self._write_replies()
+            if not protocol.expects_data:
+                self._settle(protocol.failure)
+
+    def _pause_reading(self) -> None:
+        if self._reading_paused:
+            return
+        self._reading_paused = True
+        self._hold()
+        self._keepalive.pause()
+        self.transport.pause_reading()
 
     def _take_or_drop(self, message: object) -> None:
         if not isinstance(message, (str, bytes, Fragment)):
@@ -214,17 +244,21 @@ class Link:
         if self._skipping and type(message) is Fragment:
             self._skipped = message.fin
             self._skipping = not message.fin
+            self._detour = self._skipping or self._discarding or self._ending
         elif self._discarding and (self._dropping or self.inbox.full):
             # We have given up, and nobody has made room for what the peer sent before its Close: it
             # is dropped, and all after it, or else that Close would not be reached.
             self._dropping = True
         else:
-            self._answering = True
+            self._given = True
             self.inbox.put(message)
 
     def _take_failure(self) -> None:
         """Fail the connection, after what the application still answers to earlier messages."""
-        if self.protocol.state is State.OPEN and self._answering:
+        self._detour = True
+        inbox = self.inbox
+        answering = self._given and (inbox.messages or not inbox.receiving)
+        if self.protocol.state is OPEN and answering:
             assert self.task_group is not None
             self.task_group.start_soon(self._release_failure_in_time, name="anyws failure")
         else:
@@ -233,10 +267,11 @@ class Link:
     async def _release_failure_in_time(self) -> None:
         with move_on_after(_ANSWER_TIMEOUT, shield=True):
             await self._settled.wait()
-        self._release_failure()
+        self.release_failure()
 
-    def _release_failure(self) -> None:
-        if self.protocol.held_failure is not None and self.protocol.state is State.OPEN:
+    def release_failure(self) -> None:
+        """Fail the connection if a bad frame has come and waits; for the rest without effect."""
+        if self.protocol.held_failure is not None and self.protocol.state is OPEN:
             self._fail_as_found()
 
     def _fail_as_found(self) -> None:
@@ -258,7 +293,7 @@ class Link:
         replies = protocol.data_to_send()
         if replies:
             self.transport.write(replies)
-        if protocol.state is not State.OPEN:
+        if protocol.state is not OPEN:
             self.begin_end()
 
     async def next_message(self) -> Data | Fragment:
@@ -266,12 +301,12 @@ class Link:
 
         Cancellation: loses nothing.
         """
-        if self._answering and not self.inbox:
-            self._answering = False
-            self._release_failure()
-        if not await self.inbox.ready():
+        inbox = self.inbox
+        if not inbox.messages:
+            self.release_failure()  # it has answered all that came before
+        if not await inbox.ready():
             raise self.closed_error()
-        return self.inbox.head
+        return inbox.messages[0]
 
     def pop(self) -> Data | Fragment:
         """Take the oldest message out of the inbox, and read on if there is room again."""
@@ -282,16 +317,18 @@ class Link:
 
     def _read_on(self) -> None:
         """Read on if there is room again."""
-        if self.inbox.low:
-            self._reading_paused = False
-            self._hold()
+        inbox = self.inbox
+        if inbox.low:
+            # What was read before comes first; if that fills the inbox, reading stays paused.
             self.feed(b"")
-            if not self._reading_paused:
+            if self._reading_paused and not inbox.full:
+                self._reading_paused = False
+                self._hold()
                 self._keepalive.resume()
                 self.transport.resume_reading()
 
     def _hold(self) -> None:
-        self.inbox.hold(streaming=self._streaming, paused=self._reading_paused)
+        self.inbox.hold(streaming=self.streaming, paused=self._reading_paused)
 
     def check_not_streaming(self) -> None:
         """See that no recv_streaming() is in use.
@@ -299,7 +336,7 @@ class Link:
         Raises:
             ConcurrencyError: one is.
         """
-        if self._streaming:
+        if self.streaming:
             raise ConcurrencyError("recv_streaming() is in use on this connection")
 
     def begin_streaming(self) -> None:
@@ -310,7 +347,7 @@ class Link:
         """
         self.check_not_streaming()
         self.inbox.check_not_receiving()
-        self._streaming = True
+        self.streaming = True
         self._hold()
         if not self.inbox:
             self.protocol.decoder.fragments = True
@@ -318,7 +355,7 @@ class Link:
 
     def end_streaming(self, *, begun: bool, complete: bool) -> None:
         """Drop what has come of the message that recv_streaming() left, and what will."""
-        self._streaming = False
+        self.streaming = False
         self._hold()
         inbox = self.inbox
         if complete:
@@ -333,7 +370,7 @@ class Link:
             self.pop()
             if type(message) is not Fragment or message.fin:
                 return
-        self._skipping = True
+        self._skipping = self._detour = True
 
     # Sending.
 
@@ -351,7 +388,7 @@ class Link:
         Cancellation: nothing was sent.
         """
         await self.yield_if_due()
-        while self.protocol.state is State.OPEN and self.must_wait:
+        while self.protocol.state is OPEN and self.must_wait:
             if self.fragmenting is not None:
                 await self.fragmenting.wait()
             else:
@@ -386,7 +423,7 @@ class Link:
         Raises:
             ConnectionClosed: it is not.
         """
-        if self.protocol.state is not State.OPEN:
+        if self.protocol.state is not OPEN:
             await self._raise_closed()
 
     async def _raise_closed(self) -> NoReturn:
@@ -413,8 +450,8 @@ class Link:
             receiving: whether the application goes on receiving; if not, what finds no room for it
                 is dropped, since the peer's Close comes behind.
         """
-        self._release_failure()
-        if self.protocol.state is State.OPEN:
+        self.release_failure()
+        if self.protocol.state is OPEN:
             if self.protocol.sending_fragments:
                 self.fail(CloseCode.INTERNAL_ERROR, "close during a fragmented message")
                 return
@@ -442,7 +479,7 @@ class Link:
         """Do what is due once the connection is not open any more; may be called again."""
         protocol = self.protocol
         if not self._ending:
-            self._ending = True
+            self._ending = self._detour = True
             self._keepalive.stop()
             self.closing_scopes.cancel()
             self._watchdog.begin()
@@ -454,7 +491,7 @@ class Link:
 
     def _discard(self) -> None:
         """Read on without regard to room: the peer's Close comes after all that it has sent."""
-        self._discarding = True
+        self._discarding = self._detour = True
         if self._reading_paused:
             self._reading_paused = False
             self._hold()
@@ -495,7 +532,7 @@ class Link:
             return
         self.logger.error("task of a connection failed", exc_info=exc)
         self._cause = self._cause or exc
-        if self.protocol.state is State.OPEN:
+        if self.protocol.state is OPEN:
             self.fail(CloseCode.INTERNAL_ERROR, "")
 
     # What `_lifespan` runs.
@@ -548,7 +585,7 @@ class Link:
         self.user_tasks.cancel()
 
     def _lose(self, cause: BaseException | None) -> None:
-        self._release_failure()
+        self.release_failure()
         self.protocol.lose_write()
         self._settle(cause)
 

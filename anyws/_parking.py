@@ -14,14 +14,16 @@ from anyio import Event
 from anyio.lowlevel import checkpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from trio.lowlevel import Abort, Task
 
 
 class Parking(Protocol):
     """A place for one task; who waits is woken once, and not before it waits."""
 
-    async def park(self) -> None:
-        """Wait for `wake()`.
+    def park(self) -> Awaitable[None]:
+        """Give what is to be awaited at once, and nowhere else: it waits for `wake()`.
 
         Cancellation: nothing is lost; a `wake()` that comes at the same time has no effect.
         """
@@ -40,12 +42,9 @@ class AsyncioParking:
         # Asking for the loop each time would be a call of the system each time, for the process.
         self._new_future = asyncio.get_running_loop().create_future
 
-    async def park(self) -> None:
+    def park(self) -> Awaitable[None]:
         self._future = self._new_future()
-        try:
-            await self._future  # wake() ends it
-        finally:
-            self._future = None
+        return self._future  # wake() ends it
 
     def wake(self) -> None:
         if self._future is not None and not self._future.done():

@@ -18,6 +18,7 @@ from tests.wire import REQUEST
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
+    from anyws._parking import Parking
     from tests.endings import Misbehaviour
     from tests.wire import Peer
 
@@ -101,6 +102,11 @@ all_blocks = pytest.mark.parametrize(
 
 class BodyError(Exception):
     """What the body of a block raises."""
+
+
+async def park(parking: Parking) -> None:
+    """Wait at a parking: what park() gives is no coroutine, as a task needs one."""
+    await parking.park()
 
 
 async def settle() -> None:

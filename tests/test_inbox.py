@@ -35,22 +35,19 @@ def test_head_stays_until_it_is_popped() -> None:
     assert (inbox.head, inbox.head, len(inbox)) == ("a", "a", 1)
 
 
-def test_room_is_unlimited_when_there_are_no_marks() -> None:
+def test_nothing_makes_it_full_when_there_are_no_marks() -> None:
     inbox = unlimited()
     for _ in range(1000):
         inbox.put(bytes(1000))
-    assert (inbox.message_room, inbox.byte_room) == (None, None)
     assert not inbox.full
     assert inbox.low
 
 
-def test_message_room_counts_down_to_1() -> None:
-    inbox = Inbox((3, 0), (None, None))
-    rooms = []
-    for _ in range(5):
-        rooms.append(inbox.message_room)
-        inbox.put(b"")
-    assert rooms == [3, 2, 1, 1, 1]
+def test_many_messages_are_put_at_once_in_their_order() -> None:
+    inbox = unlimited()
+    inbox.put("a")
+    inbox.put_all(["b", b"cd"], 3)
+    assert (list(inbox.messages), inbox.size) == (["a", "b", b"cd"], 4)
 
 
 @pytest.mark.parametrize(
@@ -58,16 +55,13 @@ def test_message_room_counts_down_to_1() -> None:
     [b"1234", "1234", "\N{SNOWMAN}" * 4, Fragment(b"1234", fin=True), Fragment("1234", fin=False)],
     ids=repr,
 )
-def test_byte_room_counts_bytes_and_characters(message: str | bytes | Fragment) -> None:
-    inbox = Inbox((None, None), (10, 5))
-    rooms = []
-    for _ in range(4):
-        rooms.append(inbox.byte_room)
+def test_size_counts_bytes_and_characters(message: str | bytes | Fragment) -> None:
+    inbox = unlimited()
+    for _ in range(3):
         inbox.put(message)
-    assert rooms == [10, 6, 2, 1]
-    for _ in range(4):
-        inbox.pop()
-    assert inbox.byte_room == 10
+    assert inbox.size == 12
+    inbox.pop()
+    assert inbox.size == 8
 
 
 @pytest.mark.parametrize(

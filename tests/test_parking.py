@@ -7,7 +7,7 @@ import pytest
 from anyio import CancelScope, create_task_group, fail_after
 
 from anyws._parking import AsyncioParking, TrioParking, make_parking
-from tests.blocks import settle
+from tests.blocks import park, settle
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
@@ -61,7 +61,7 @@ async def test_cancellation_and_waking_at_once_leave_it_usable(wake_first: bool)
     parking = make_parking()
     with CancelScope() as scope:
         async with create_task_group() as tg:
-            tg.start_soon(parking.park)
+            tg.start_soon(park, parking)
             await settle()
             if wake_first:
                 parking.wake()
@@ -70,6 +70,6 @@ async def test_cancellation_and_waking_at_once_leave_it_usable(wake_first: bool)
     parking.wake()
     with fail_after(5):
         async with create_task_group() as tg:
-            tg.start_soon(parking.park)
+            tg.start_soon(park, parking)
             await anyio.sleep(1)
             parking.wake()

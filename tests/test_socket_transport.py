@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 import struct
@@ -465,3 +466,20 @@ async def test_native_transports_can_be_switched_off(
             async with opened as stream:
                 assert not isinstance(stream, StreamTransport)
                 assert isinstance(stream, socket_transport()) is native
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True)
+async def test_task_is_cancelled_though_it_was_woken_in_the_same_turn() -> None:
+    async with counted() as (transport, _, _), running(transport):
+        parking = transport.make_parking()
+
+        async def wait() -> None:
+            await parking.park()
+            await checkpoint()
+
+        task = asyncio.get_running_loop().create_task(wait())
+        await checkpoint()
+        parking.wake()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task

@@ -10,6 +10,7 @@ from anyio import CancelScope, EndOfStream, create_task_group, fail_after, move_
 from anyio.abc import SocketAttribute
 from anyio.lowlevel import checkpoint
 
+from tests.blocks import park
 from tests.transports import (
     DATA,
     FLOOD,
@@ -443,7 +444,7 @@ async def test_what_comes_is_fed_when_who_parked_is_cancelled(kind: Kind) -> Non
         run.on_feed = parking.wake
         for number in range(1, 20):
             async with create_task_group() as tg:
-                tg.start_soon(parking.park)
+                tg.start_soon(park, parking)
                 await settle()
                 tg.cancel_scope.cancel()
             await link.peer.send(b"Hello")
@@ -455,7 +456,7 @@ async def test_who_parks_may_be_woken_from_outside(kind: Kind) -> None:
         parking = transport.make_parking()
         for number in range(1, 4):
             async with create_task_group() as tg:
-                tg.start_soon(parking.park)
+                tg.start_soon(park, parking)
                 await settle()
                 parking.wake()
                 parking.wake()
@@ -470,7 +471,7 @@ async def test_waking_who_parks_leaves_what_is_to_be_sent(kind: Kind) -> None:
         await fill(transport)
         for _ in range(3):
             async with create_task_group() as tg:
-                tg.start_soon(parking.park)
+                tg.start_soon(park, parking)
                 await settle()
                 parking.wake()
         assert await read_exactly(link.peer, FLOOD) == DATA
@@ -510,7 +511,7 @@ async def test_who_parks_may_be_cancelled_while_reading_is_paused(kind: Kind) ->
         parking = transport.make_parking()
         run.on_feed = parking.wake
         async with create_task_group() as tg:
-            tg.start_soon(parking.park)
+            tg.start_soon(park, parking)
             await settle()
             transport.pause_reading()
             await link.peer.send(b"Hello")

@@ -11,7 +11,7 @@ import math
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anyio import ClosedResourceError
 
@@ -19,7 +19,44 @@ from .._parking import AsyncioParking
 from ._socket import SocketTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+    from contextvars import Context
+
+    from .._parking import Parking
+
+
+class Guest(asyncio.Future[None]):
+    """What one task waits for, to go on within the callback that has something for it.
+
+    With a plain Future it would go on in the next turn of the event loop, which asks the system for
+    more events first: a fifth of what a small message costs when nothing else happens.
+    """
+
+    __slots__ = ("_context", "_go_on")
+
+    def add_done_callback(
+        self, fn: Callable[[Guest], object], /, *, context: Context | None = None
+    ) -> None:
+        """Take how the task goes on: the task that awaits it calls this, and nobody else does."""
+        assert context is not None
+        self._go_on = fn
+        self._context = context
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Let the task go on with a cancellation, in the next turn."""
+        if self.done():
+            return False
+        super().cancel(msg)
+        self.go_on_soon()
+        return True
+
+    def go_on(self) -> None:
+        """Let the task run until it waits again; only where no task runs."""
+        self._context.run(self._go_on, self)
+
+    def go_on_soon(self) -> None:
+        """Let it go on in the next turn of the event loop."""
+        self.get_loop().call_soon(self._go_on, self, context=self._context)
 
 
 class AsyncioTransport(SocketTransport):
@@ -32,11 +69,14 @@ class AsyncioTransport(SocketTransport):
     __slots__ = (
         "_context",
         "_descriptor",
+        "_guest",
+        "_in_turn",
         "_loop",
         "_read_waiter",
         "_reading",
         "_timer",
         "_watched_once",
+        "_woken",
         "_write_waiter",
         "_writing",
     )
@@ -58,6 +98,12 @@ class AsyncioTransport(SocketTransport):
         self._watched_once = type(self._loop).__module__.partition(".")[0] in {"uvloop", "winloop"}
         self._reading = False
         self._writing = False
+        # What the task that waits for messages waits for; the same once there is one, until it goes
+        # on; and whether a callback runs that lets it go on at its end, and then sends what was
+        # written.
+        self._guest: Guest | None = None
+        self._woken: Guest | None = None
+        self._in_turn = False
         self._timer: asyncio.TimerHandle | None = None
         self._read_waiter: asyncio.Future[None] | None = None
         self._write_waiter: asyncio.Future[None] | None = None
@@ -65,11 +111,59 @@ class AsyncioTransport(SocketTransport):
     def _watch_reading(self) -> None:
         self._reading = True
         # A copy, because the context itself is entered where one of its callbacks calls this.
-        read = self._read_and_watch if self._watched_once else self._read
-        self._context.copy().run(self._loop.add_reader, self._descriptor, read)
+        self._context.copy().run(self._loop.add_reader, self._descriptor, self._take_turn)
 
-    def _read_and_watch(self) -> None:
-        self._read()
+    def _take_turn(self) -> None:
+        """Read, let who waits for a message go on with it, and send what that has written."""
+        self._in_turn = True
+        try:
+            self._read()
+            if self._watched_once:
+                self._watch_again()
+            while self._woken is not None:
+                guest, self._woken = self._woken, None
+                guest.go_on()
+        finally:
+            self._in_turn = False
+            if self._flush_due:
+                self._end_turn()
+
+    def _end_turn(self) -> None:
+        guest = self._guest
+        if guest is None or not guest.done():
+            self._flush_due_now()
+        elif not self._blocked:
+            # It goes on in the next turn, before this.
+            super()._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if self._in_turn:
+            self._flush_due = True
+        else:
+            super()._flush_soon()
+
+    def make_parking(self) -> Parking:
+        return self
+
+    def park(self) -> Awaitable[None]:
+        """Give what waits for `wake()`.
+
+        Cancellation: loses nothing.
+        """
+        self._guest = Guest(loop=self._loop)
+        return self._guest
+
+    def wake(self) -> None:
+        """Let the guest go on; without effect if there is none."""
+        guest = self._guest
+        if guest is not None and not guest.done():
+            guest.set_result(None)
+            if self._in_turn:
+                self._woken = guest
+            else:
+                guest.go_on_soon()
+
+    def _watch_again(self) -> None:
         if self._reading:
             error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if error:

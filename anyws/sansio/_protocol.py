@@ -20,6 +20,7 @@ from .._types import (
     MAX_CONTROL_SIZE,
     MAX_REASON_SIZE,
     OK_CLOSE_CODES,
+    OPEN,
     BytesLike,
     Close,
     CloseCode,
@@ -161,16 +162,17 @@ class Protocol:
         Returns:
             Messages as str or bytes, Fragment, Ping, Pong, Close and Failure, in their order.
         """
-        if self.state is not State.OPEN and not self.expects_data:
+        if self.state is not OPEN and not self.expects_data:
             # RFC 6455 section 7.1.7: after failing the connection an endpoint does not "continue to
             # attempt to process data (including a responding Close frame) from the remote
             # endpoint". What came before and waits for its budget is another matter.
             data = b""
-        events = self.decoder.feed(data, max_bytes, max_messages)
+        decoder = self.decoder
+        events = decoder.feed(data, max_bytes, max_messages)
+        if decoder.plain_size >= 0:
+            return events
         for event in events:
             kind = type(event)
-            if kind is str or kind is bytes:
-                continue
             if kind is Ping:
                 self._receive_ping(event)  # type: ignore[arg-type]  # its exact type is Ping
             elif kind is Close:
@@ -203,7 +205,7 @@ class Protocol:
     def _receive_ping(self, ping: Ping) -> None:
         # RFC 6455 section 5.5.2: "an endpoint MUST send a Pong frame in response, unless it
         # already received a Close frame"; nothing may follow our own Close.
-        if self.state is State.OPEN:
+        if self.state is OPEN:
             self._pongs.append(self._encode(Opcode.PONG, ping.data))
 
     def _receive_close(self, close: Close) -> None:
@@ -251,7 +253,7 @@ class Protocol:
         return bool(self._pongs) and not self._replies
 
     def send_message(
-        self, message: DataLike, *, text: bool | None = None, compress: bool | None = None
+        self, message: DataLike, text: bool | None = None, compress: bool | None = None
     ) -> bytes:
         """Encode a message in one frame.
 
@@ -403,12 +405,10 @@ class Protocol:
         self._note_plain()
 
     def _note_plain(self) -> None:
-        self._plain = (
-            self.state is State.OPEN and self._sending_text is None and self.extension is None
-        )
+        self._plain = self.state is OPEN and self._sending_text is None and self.extension is None
 
     def _check_open(self) -> None:
-        if self.state is not State.OPEN:
+        if self.state is not OPEN:
             raise self.close_exc()
 
     def _encode(

@@ -162,6 +162,7 @@ class Decoder:
         "_utf8_tail",
         "fragments",
         "pending",
+        "plain_size",
     )
 
     def __init__(
@@ -180,6 +181,9 @@ class Decoder:
         self.fragments: bool = fragments
         self.pending: bool = False
         """Whether the last feed() stopped at its budget, with bytes left to decode."""
+        self.plain_size: int = 0
+        """Bytes of what the last feed() gave (a str counts a character as a byte), where that was
+        whole messages alone; -1 where it was not."""
         self._finished = False
         # What has come and is not decoded yet.
         self._data = b""
@@ -215,6 +219,7 @@ class Decoder:
             The events in their order. After a Close or a Failure there are no more, ever.
         """
         events: list[Event] = []
+        self.plain_size = 0
         if self._finished:
             return events
         if self._position < len(self._data):
@@ -225,11 +230,9 @@ class Decoder:
         try:
             self._decode(events, max_bytes, max_messages)
         except _Failed as failed:
-            self._finish()
-            events.append(Failure(int(failed.code), failed.reason))
+            self._fail(events, int(failed.code), failed.reason)
         except ProtocolError as error:
-            self._finish()
-            events.append(Failure(int(error.code), str(error)))
+            self._fail(events, int(error.code), str(error))
         if self._position == len(self._data):
             self._data = b""
             self._position = 0
@@ -242,6 +245,7 @@ class Decoder:
         message: str | bytes | Fragment | None
         if self.fragments and not self._in_frame and len(self._message) > len(self._utf8_tail):
             events.append(self._fragment(fin=False))
+            self.plain_size = -1
         while True:
             if self._in_frame:
                 message = self._decode_payload()
@@ -265,7 +269,13 @@ class Decoder:
             if message is not None:
                 events.append(message)
                 messages += 1
-                total += len(message.data if isinstance(message, Fragment) else message)
+                if isinstance(message, Fragment):
+                    total += len(message.data)
+                    self.plain_size = -1
+                else:
+                    total += len(message)
+                    if self.plain_size >= 0:
+                        self.plain_size = total
                 if (max_messages is not None and messages >= max_messages) or (
                     max_bytes is not None and total >= max_bytes
                 ):
@@ -396,6 +406,7 @@ class Decoder:
         if key:
             payload = bytes(_mask_slice(payload, 0, size, key))
         self._position = stop
+        self.plain_size = -1
         if opcode == Opcode.PING:
             events.append(Ping(payload))
         elif opcode == Opcode.PONG:
@@ -516,6 +527,11 @@ class Decoder:
         cut = len(message) - len(self._utf8_tail)
         self._message = message[cut:]
         return Fragment(message[:cut].decode(), fin)
+
+    def _fail(self, events: list[Event], code: int, reason: str) -> None:
+        self._finish()
+        self.plain_size = -1
+        events.append(Failure(code, reason))
 
     def _finish(self) -> None:
         self._finished = True

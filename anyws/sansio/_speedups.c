@@ -342,6 +342,7 @@ typedef struct {
     char fragments;
     char pending;
     char finished;
+    Py_ssize_t plain_size; /* of what the last call gave, if that was whole messages alone, or -1 */
     Py_ssize_t max_size;
     Py_ssize_t max_fragment_size;
     PyObject *inflate;
@@ -369,6 +370,7 @@ typedef struct {
     Py_ssize_t max_messages;
     Py_ssize_t bytes;
     Py_ssize_t messages;
+    char fragments; /* whether some of them are fragments */
 } Batch;
 
 /* What a step of decoding comes to. */
@@ -839,6 +841,7 @@ give_fragment(Decoder *self, Batch *batch, int fin, int counts)
     if (fragment == NULL) {
         return FAILED;
     }
+    batch->fragments = 1;
     PyObject *data = PyObject_GetAttrString(fragment, "data");
     if (data == NULL) {
         Py_DECREF(fragment);
@@ -1035,6 +1038,7 @@ static PyObject *
 feed_chunk(Decoder *self, PyObject *chunk, Batch *batch)
 {
     batch->events = PyList_New(0);
+    self->plain_size = 0;
     if (batch->events == NULL || self->finished) {
         return batch->events;
     }
@@ -1053,7 +1057,10 @@ feed_chunk(Decoder *self, PyObject *chunk, Batch *batch)
     }
     if (step == FAILED) {
         Py_CLEAR(batch->events);
+        return NULL;
     }
+    int plain = !batch->fragments && batch->messages == PyList_GET_SIZE(batch->events);
+    self->plain_size = plain ? batch->bytes : -1;
     return batch->events;
 }
 
@@ -1066,7 +1073,7 @@ Decoder_feed(Decoder *self, PyObject *const *args, Py_ssize_t count, PyObject *n
 {
     PyObject *values[3] = {NULL, Py_None, Py_None};
     static const char *const parameters[3] = {"data", "max_bytes", "max_messages"};
-    Batch batch = {NULL, NO_LIMIT, NO_LIMIT, 0, 0};
+    Batch batch = {NULL, NO_LIMIT, NO_LIMIT, 0, 0, 0};
     for (Py_ssize_t i = 0; i < count && i < 3; i++) {
         values[i] = args[i];
     }
@@ -1174,6 +1181,8 @@ static PyMemberDef Decoder_members[] = {
      "Give the message in progress, or else the next, as Fragment events."},
     {"pending", T_BOOL, offsetof(Decoder, pending), 0,
      "Whether the last feed() stopped at its budget, with bytes left to decode."},
+    {"plain_size", T_PYSSIZET, offsetof(Decoder, plain_size), READONLY,
+     "Bytes of what the last feed() gave, where that was whole messages alone; -1 where not."},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -385,6 +385,63 @@ def test_fragments_join_to_the_same_messages_whenever_they_are_asked_for(
     assert [e for e in seen if isinstance(e, kinds)] == [e for e in whole if isinstance(e, kinds)]
 
 
+# What was given.
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize(
+    ("wire", "size"),
+    [
+        (b"", 0),
+        (frame(TEXT, b"abc") + frame(BINARY, b"de"), 5),
+        (frame(TEXT, "\N{SNOWMAN}".encode()), 1),
+        (frame(TEXT, b"abc", fin=False) + frame(CONT, b"de"), 5),
+        (frame(TEXT, b"abc", fin=False), 0),
+        (frame(TEXT, b"abc") + frame(PING), -1),
+        (frame(PONG), -1),
+        (frame(TEXT, b"abc") + frame(CLOSE), -1),
+        (frame(TEXT, b"abc") + frame(7), -1),
+    ],
+    ids=[
+        "nothing",
+        "messages",
+        "characters",
+        "joined",
+        "begun",
+        "ping",
+        "pong",
+        "close",
+        "failure",
+    ],
+)
+def test_plain_size_tells_whole_messages_from_all_else(
+    kind: type[_codec.Decoder], wire: bytes, size: int
+) -> None:
+    decoder = kind(masked=False, max_size=None)
+    decoder.feed(wire)
+    assert decoder.plain_size == size
+    decoder.feed(b"")
+    assert decoder.plain_size == 0
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_plain_size_tells_fragments_from_messages(kind: type[_codec.Decoder]) -> None:
+    decoder = kind(masked=False, max_size=None, fragments=True)
+    decoder.feed(frame(TEXT, b"abc"))
+    assert decoder.plain_size == -1
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_plain_size_tells_the_fragment_of_a_message_that_has_begun(
+    kind: type[_codec.Decoder],
+) -> None:
+    decoder = kind(masked=False, max_size=None)
+    decoder.feed(frame(TEXT, b"abc", fin=False))
+    decoder.fragments = True
+    decoder.feed(b"")
+    assert decoder.plain_size == -1
+
+
 # There and back.
 
 

@@ -103,7 +103,7 @@ def run(module: Any, stream: bytes, seed: int, *, masked: bool, deflate: bool) -
         while True:
             events = decoder.feed(chunk, *budgets)
             seen.append((events, [type(event) for event in events], decoder.pending))
-            seen.append(decoder.fragments)
+            seen.append((decoder.fragments, decoder.plain_size))
             chunk = b""
             if not decoder.pending:
                 break
