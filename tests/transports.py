@@ -223,7 +223,7 @@ class Run:
     several: bool = False
     """What `feed` returns."""
 
-    def feed(self, data: bytes) -> bool:
+    def feed(self, data: bytes | memoryview) -> bool:
         self.received += data
         self.on_feed()
         self.changed.set()

@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 class Receiver(Protocol):
     """Who takes what a transport has read, and is told how it ends; none of it waits."""
 
-    def feed(self, data: bytes) -> bool:
+    def feed(self, data: bytes | memoryview) -> bool:
         """Take a chunk.
+
+        Args:
+            data: the chunk; where it is a memoryview, it is lent for this call alone.
 
         Returns:
             Whether several writes are to be expected in answer, so that they may leave together.
@@ -78,6 +81,10 @@ class Transport(ByteStream):
         Small writes of one turn of the event loop may leave together, at its end. What comes after
         `write_eof()`, `abort()` or the loss of the stream is dropped.
         """
+
+    def write_pair(self, head: bytes, body: bytes) -> None:
+        """Take a head and the long body that belongs to it, as `write` takes them joined."""
+        self.write(head + body)
 
     @abc.abstractmethod
     def write_latest(self, data: bytes) -> None:

@@ -293,7 +293,7 @@ class TLSTransport(Transport):
 
     # Reading.
 
-    def feed(self, data: bytes) -> bool:
+    def feed(self, data: bytes | memoryview) -> bool:
         """Take records from the transport below."""
         if self._read_ended:
             return False

@@ -147,7 +147,7 @@ class Protocol:
     # Receiving.
 
     def receive_data(
-        self, data: bytes, max_bytes: int | None = None, max_messages: int | None = None
+        self, data: BytesLike, max_bytes: int | None = None, max_messages: int | None = None
     ) -> list[Event]:
         """Take a chunk of what the peer sent.
 
@@ -283,6 +283,21 @@ class Protocol:
         is_text, payload = encode_data(message, text)
         opcode = _TEXT if is_text else _BINARY
         return self._encode_data(opcode, payload, fin=True, compress=compress)
+
+    @property
+    def sends_payload_as_is(self) -> bool:
+        """Whether `send_header()` may be used: nothing masks or compresses what is sent now."""
+        return self._plain and self._next_key is None
+
+    def send_header(self, size: int) -> bytes:
+        """Encode the header of a Binary message in one frame; its payload is to follow as it is.
+
+        Args:
+            size: bytes of the payload, 126 or more.
+        """
+        if size < 0x10000:
+            return b"\x82\x7e" + size.to_bytes(2, "big")
+        return b"\x82\x7f" + size.to_bytes(8, "big")
 
     def send_shared(self, message: SharedMessage) -> bytes:
         """Encode a message that others send too; encoded alike, it is encoded once.

@@ -202,7 +202,7 @@ class Decoder:
         self._key = b""
 
     def feed(
-        self, data: bytes, max_bytes: int | None = None, max_messages: int | None = None
+        self, data: BytesLike, max_bytes: int | None = None, max_messages: int | None = None
     ) -> list[Event]:
         """Decode a chunk, and what an earlier call left over.
 
@@ -211,7 +211,7 @@ class Decoder:
         that inflates to many large messages takes the memory of the budget and of one message.
 
         Args:
-            data: what was received; empty to go on with the rest.
+            data: what was received; empty to go on with the rest. It is not kept.
             max_bytes: the budget for payloads (a str counts a character as a byte).
             max_messages: the budget for messages and fragments.
 
@@ -222,6 +222,8 @@ class Decoder:
         self.plain_size = 0
         if self._finished:
             return events
+        if not isinstance(data, bytes):
+            data = bytes(memoryview(data))
         if self._position < len(self._data):
             data = self._data[self._position :] + data
         self._data = data

@@ -346,9 +346,11 @@ typedef struct {
     Py_ssize_t max_size;
     Py_ssize_t max_fragment_size;
     PyObject *inflate;
-    /* What has come and is not decoded yet. */
-    PyObject *data;
+    /* What has come and is not decoded yet, and its owner; NULL: it is lent for this call. */
+    const unsigned char *bytes;
+    Py_ssize_t size;
     Py_ssize_t position;
+    PyObject *data;
     /* The message in progress; opcode 0: none. The buffer has room for more than has come. */
     int opcode;
     char compressed;
@@ -377,12 +379,20 @@ typedef struct {
 typedef enum { FAILED = -1, MORE = 0, DONE = 1 } Step;
 
 static void
+forget_chunk(Decoder *self)
+{
+    self->bytes = NULL;
+    self->size = 0;
+    self->position = 0;
+    Py_CLEAR(self->data);
+}
+
+static void
 finish(Decoder *self)
 {
     self->finished = 1;
-    self->position = 0;
     self->message_length = 0;
-    Py_CLEAR(self->data);
+    forget_chunk(self);
     Py_CLEAR(self->message);
 }
 
@@ -570,7 +580,7 @@ take_control(Decoder *self, PyObject *events, int opcode, const unsigned char *f
     } else {
         memcpy(payload, from, size);
     }
-    self->position = (from - (unsigned char *)PyBytes_AS_STRING(self->data)) + size;
+    self->position = (from - self->bytes) + size;
     if (opcode == OP_CLOSE) {
         return take_close(self, events, payload, size);
     }
@@ -583,8 +593,8 @@ take_control(Decoder *self, PyObject *events, int opcode, const unsigned char *f
 static Step
 take_header(Decoder *self, PyObject *events)
 {
-    const unsigned char *data = (unsigned char *)PyBytes_AS_STRING(self->data) + self->position;
-    Py_ssize_t available = PyBytes_GET_SIZE(self->data) - self->position;
+    const unsigned char *data = self->bytes + self->position;
+    Py_ssize_t available = self->size - self->position;
     if (available < 2) {
         return DONE;
     }
@@ -918,8 +928,8 @@ take_piece(Decoder *self, Batch *batch, const unsigned char *from, Py_ssize_t si
 static Step
 take_payload(Decoder *self, Batch *batch)
 {
-    const unsigned char *from = (unsigned char *)PyBytes_AS_STRING(self->data) + self->position;
-    Py_ssize_t size = PyBytes_GET_SIZE(self->data) - self->position;
+    const unsigned char *from = self->bytes + self->position;
+    Py_ssize_t size = self->size - self->position;
     if (size > self->remaining) {
         size = (Py_ssize_t)self->remaining;
     }
@@ -964,7 +974,7 @@ decode(Decoder *self, Batch *batch)
             continue;
         }
         if (step == DONE && batch->messages != given && !self->finished) {
-            self->pending = self->position < PyBytes_GET_SIZE(self->data);
+            self->pending = self->position < self->size;
         }
         return step;
     }
@@ -994,23 +1004,48 @@ take_error(Decoder *self, PyObject *events)
     return fail_with(self, events, (int)number, reason);
 }
 
-/* Joins a chunk with what an earlier call left over. */
+/* Sets what is to be decoded: a chunk, behind what an earlier call left over. The owner of the chunk
+ * is NULL where it is lent for this call alone. */
 static int
-join(Decoder *self, PyObject *chunk)
+take_chunk(Decoder *self, PyObject *owner, const unsigned char *chunk, Py_ssize_t size)
 {
-    Py_ssize_t rest = self->data == NULL ? 0 : PyBytes_GET_SIZE(self->data) - self->position;
+    Py_ssize_t rest = self->size - self->position;
     if (rest == 0) {
-        Py_XSETREF(self->data, Py_NewRef(chunk));
+        Py_XSETREF(self->data, Py_XNewRef(owner));
+        self->bytes = chunk;
+        self->size = size;
         self->position = 0;
-    } else if (PyBytes_GET_SIZE(chunk)) {
-        PyObject *joined = PyBytes_FromStringAndSize(NULL, rest + PyBytes_GET_SIZE(chunk));
+    } else if (size) {
+        PyObject *joined = PyBytes_FromStringAndSize(NULL, rest + size);
         if (joined == NULL) {
             return -1;
         }
         char *to = PyBytes_AS_STRING(joined);
-        memcpy(to, PyBytes_AS_STRING(self->data) + self->position, rest);
-        memcpy(to + rest, PyBytes_AS_STRING(chunk), PyBytes_GET_SIZE(chunk));
-        Py_SETREF(self->data, joined);
+        memcpy(to, self->bytes + self->position, rest);
+        memcpy(to + rest, chunk, size);
+        Py_XSETREF(self->data, joined);
+        self->bytes = (unsigned char *)to;
+        self->size = rest + size;
+        self->position = 0;
+    }
+    return 0;
+}
+
+/* Keeps what is left of the chunk for the next call. */
+static int
+keep_rest(Decoder *self)
+{
+    Py_ssize_t rest = self->size - self->position;
+    if (rest == 0) {
+        forget_chunk(self);
+    } else if (self->data == NULL) {
+        self->data = PyBytes_FromStringAndSize((const char *)self->bytes + self->position, rest);
+        if (self->data == NULL) {
+            forget_chunk(self);
+            return -1;
+        }
+        self->bytes = (unsigned char *)PyBytes_AS_STRING(self->data);
+        self->size = rest;
         self->position = 0;
     }
     return 0;
@@ -1035,14 +1070,15 @@ parse_limit(PyObject *object, Py_ssize_t *limit)
 }
 
 static PyObject *
-feed_chunk(Decoder *self, PyObject *chunk, Batch *batch)
+feed_chunk(Decoder *self, PyObject *owner, const unsigned char *chunk, Py_ssize_t size,
+           Batch *batch)
 {
     batch->events = PyList_New(0);
     self->plain_size = 0;
     if (batch->events == NULL || self->finished) {
         return batch->events;
     }
-    if (join(self, chunk) < 0) {
+    if (take_chunk(self, owner, chunk, size) < 0) {
         Py_CLEAR(batch->events);
         return NULL;
     }
@@ -1051,9 +1087,8 @@ feed_chunk(Decoder *self, PyObject *chunk, Batch *batch)
     if (step == FAILED) {
         step = take_error(self, batch->events);
     }
-    if (self->data != NULL && self->position == PyBytes_GET_SIZE(self->data)) {
-        Py_CLEAR(self->data);
-        self->position = 0;
+    if (keep_rest(self) < 0) {
+        step = FAILED;
     }
     if (step == FAILED) {
         Py_CLEAR(batch->events);
@@ -1093,19 +1128,15 @@ Decoder_feed(Decoder *self, PyObject *const *args, Py_ssize_t count, PyObject *n
         return NULL;
     }
     if (PyBytes_CheckExact(values[0])) {
-        return feed_chunk(self, values[0], &batch);
+        return feed_chunk(self, values[0], (unsigned char *)PyBytes_AS_STRING(values[0]),
+                          PyBytes_GET_SIZE(values[0]), &batch);
     }
-    if (PyUnicode_Check(values[0]) || !PyObject_CheckBuffer(values[0])) {
-        PyErr_Format(PyExc_TypeError, "a bytes-like object is required, not '%.100s'",
-                     Py_TYPE(values[0])->tp_name);
+    Py_buffer chunk;
+    if (PyObject_GetBuffer(values[0], &chunk, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
-    PyObject *chunk = PyBytes_FromObject(values[0]);
-    if (chunk == NULL) {
-        return NULL;
-    }
-    PyObject *events = feed_chunk(self, chunk, &batch);
-    Py_DECREF(chunk);
+    PyObject *events = feed_chunk(self, NULL, chunk.buf, chunk.len, &batch);
+    PyBuffer_Release(&chunk);
     return events;
 }
 

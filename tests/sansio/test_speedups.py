@@ -100,11 +100,15 @@ def run(module: Any, stream: bytes, seed: int, *, masked: bool, deflate: bool) -
         budgets = (choose.choice([None, None, 1, 5000]), choose.choice([None, None, 1, 2]))
         if choose.random() < 0.1:
             decoder.fragments = True
+        # What is lent to feed() may change behind it.
+        lent = bytearray(chunk)
+        given = memoryview(lent) if choose.random() < 0.5 else chunk
         while True:
-            events = decoder.feed(chunk, *budgets)
+            events = decoder.feed(given, *budgets)
+            lent[:] = bytes(len(lent))
             seen.append((events, [type(event) for event in events], decoder.pending))
             seen.append((decoder.fragments, decoder.plain_size))
-            chunk = b""
+            given = b""
             if not decoder.pending:
                 break
     return seen
