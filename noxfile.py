@@ -72,7 +72,7 @@ def imports(session: nox.Session) -> None:
 def lowest(session: nox.Session) -> None:
     """Run the suite with the lowest versions that users may have."""
     install(session, "test")
-    session.install("--quiet", *lower_bounds("anyio", "h11", "trio"))
+    session.install("--quiet", *lower_bounds("anyio", "h11", "trio", "isal"))
     session.run("python", "-m", "pip", "list")
     session.run("python", "-m", "pytest", *session.posargs)
 
@@ -135,7 +135,8 @@ def pinned(name: str) -> list[str]:
 def lower_bounds(*names: str) -> list[str]:
     """Give the lowest versions of runtime dependencies, as requirements that allow no other."""
     project = PROJECT["project"]
-    lines = [*project["dependencies"], *project["optional-dependencies"]["trio"]]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extras["trio"], *extras["speed"]]
     found = {line.partition(">=")[0]: line.replace(">=", "==") for line in lines}
     return [found[name] for name in names]
 

@@ -195,7 +195,7 @@ def _codec_warnings(measurements: Iterable[Measurement], variants: Sequence[Vari
     return [
         f"`{name}` ran with the codec {codec!r}: there was no other."
         for name, codec in found.items()
-        if codec != wanted[name]
+        if codec != wanted.get(name, codec)
     ]
 
 

@@ -32,6 +32,7 @@ class Variant:
         client: whether there is a client.
         deflate: whether it has permessage-deflate.
         tls: whether there is TLS.
+        only_deflate: whether it differs from another in permessage-deflate alone.
         environment: what is added to its environment.
         codec: the codec that it is meant to show, where that can differ.
     """
@@ -43,6 +44,7 @@ class Variant:
     client: bool = True
     deflate: bool = True
     tls: bool = True
+    only_deflate: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     codec: str | None = None
 
@@ -57,6 +59,8 @@ class Variant:
             return "no client of its own"
         if scenario.deflate and not self.deflate:
             return "no permessage-deflate"
+        if self.only_deflate and not scenario.deflate:
+            return "differs in permessage-deflate alone"
         if scenario.tls and not self.tls:
             return "not measured over TLS"
         if scenario.kind in {Kind.HANDSHAKE, Kind.BROADCAST} and self.raw:
@@ -66,12 +70,17 @@ class Variant:
 
 
 _PYTHON = {"ANYWS_PURE_PYTHON": "1"}
+_ISAL = {"BENCHMARKS_DEFLATE": "isal"}
 
 VARIANTS = (
     *(
         Variant(f"anyws-{loop}-{codec}", "anyws", loop, environment=environment, codec=codec)
         for loop in ("asyncio", "uvloop", "trio")
         for codec, environment in (("c", {}), ("python", _PYTHON))
+    ),
+    *(
+        Variant(f"anyws-{loop}-isal", "anyws", loop, only_deflate=True, environment=_ISAL)
+        for loop in ("asyncio", "uvloop", "trio")
     ),
     Variant(BASELINE, "websockets", "asyncio"),
     Variant("websockets-uvloop", "websockets", "uvloop"),

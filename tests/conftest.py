@@ -1,8 +1,9 @@
 """Owns what all tests share: the three event loops, virtual time, and the search for leftovers.
 
-Knows nothing of anyws. A module that says `pytestmark = pytest.mark.anyio` runs its coroutine
-tests on asyncio, on asyncio with uvloop and on trio; one that adds `pytest.mark.virtual_time` runs
-them there in virtual time, for which its streams must be in memory (see `clocks`).
+Knows nothing of anyws but who compresses for it. A module that says
+`pytestmark = pytest.mark.anyio` runs its coroutine tests on asyncio, on asyncio with uvloop and on
+trio; one that adds `pytest.mark.virtual_time` runs them there in virtual time, for which its
+streams must be in memory (see `clocks`).
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import hypothesis
 import pytest
 from trio.testing import MockClock
 
+from anyws.sansio import _compressors
 from tests import clocks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 FDS = Path("/proc/self/fd")
 
@@ -102,3 +104,12 @@ def open_sockets() -> set[str]:
         with contextlib.suppress(FileNotFoundError):
             names.add(str(fd.readlink()))
     return {name for name in names if name.startswith("socket:")}
+
+
+# Of a whole module: a fixture of each example would make hypothesis complain.
+@pytest.fixture(scope="module", params=["zlib", "isal"])
+def deflate_backend(request: pytest.FixtureRequest) -> Generator[str, None, None]:
+    """Let one of the two compress where a test does not say who; both are installed for tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_compressors, "DEFAULT_BACKEND", request.param)
+        yield request.param

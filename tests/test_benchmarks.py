@@ -211,6 +211,8 @@ def test_quick_run_is_one_round_of_small_scenarios() -> None:
     [
         ("raw-asyncio", "S9a", "no client of its own"),
         ("trio-websocket", "S6", "no permessage-deflate"),
+        ("anyws-trio-isal", "S1", "differs in permessage-deflate alone"),
+        ("anyws-trio-isal", "S6", None),
         ("raw-trio", "S1t", "not measured over TLS"),
         ("raw-trio", "S8", "no handshake"),
         (OURS, "S8", None),

@@ -23,7 +23,11 @@ from tests.wire import (
     server_and_peer,
 )
 
-pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.virtual_time,
+    pytest.mark.usefixtures("deflate_backend"),
+]
 
 RSV1, RSV2, RSV3 = 4, 2, 1
 

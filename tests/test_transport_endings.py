@@ -234,7 +234,7 @@ async def test_timer_calls_back_once_at_the_last_deadline_that_was_set(kind: Kin
         transport.set_timer(now + 1000, lambda: called.append("second"))
         transport.set_timer(now + 0.01, call_back)
         await done.wait()
-        assert anyio.current_time() >= now + 0.01
+        assert anyio.current_time() >= now + 0.009  # uvloop counts in steps of 1 ms
         await settle()
         assert called == ["last"]
 

@@ -9,26 +9,19 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-# The seam: another module with the interface of zlib can take its place here.
-from zlib import (
-    DEFLATED,
-    Z_DEFAULT_STRATEGY,
-    Z_RLE,
-    Z_SYNC_FLUSH,
-    compressobj,
-    decompressobj,
-    error,
-)
+from zlib import Z_SYNC_FLUSH, decompressobj, error
 
 from ..exceptions import NegotiationError, PayloadTooBig, ProtocolError
+from ._compressors import MIN_WINDOW_BITS as MIN_CODEC_WINDOW_BITS
+from ._compressors import choose_backend, make_compressor
 from ._extensions import ClientExtension, Extension, ServerExtension
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
-    from zlib import _Compress, _Decompress
+    from zlib import _Decompress
 
     from .._types import BytesLike
+    from ._compressors import Backend, Compressor
     from ._extensions import Parameter
 
 SERVER_NO_CONTEXT_TAKEOVER = "server_no_context_takeover"
@@ -43,9 +36,6 @@ MAX_WINDOW_BITS = 15
 # RFC 7692 section 7.1.2.1: "a decimal integer value without leading zeroes between 8 to 15,
 # inclusive".
 WINDOW_BITS = {str(bits): bits for bits in range(MIN_WINDOW_BITS, MAX_WINDOW_BITS + 1)}
-
-# A window of 256 bytes cannot be had of zlib for raw DEFLATE; 9 bits is the least that it takes.
-MIN_CODEC_WINDOW_BITS = 9
 
 TAIL = b"\x00\x00\xff\xff"
 """The end of the empty block that a flush leaves, taken off each message (section 7.2.1)."""
@@ -78,9 +68,11 @@ class PerMessageDeflate(ClientExtension, ServerExtension):
         level: how hard to compress, 0 (not at all) to 9; -1 is zlib's own choice.
         mem_level: how much memory to compress with, 1 to 9.
         threshold: messages of fewer bytes than this are sent uncompressed.
+        backend: who compresses: "zlib"; "isal", which is faster and needs the extra `speed`, and
+            has one level for all but 0; or None for isal where it is installed.
 
     Raises:
-        ValueError: a value is outside its limits.
+        ValueError: a value is outside its limits, or the backend is not installed.
     """
 
     name = "permessage-deflate"
@@ -92,6 +84,7 @@ class PerMessageDeflate(ClientExtension, ServerExtension):
     level: int = 6
     mem_level: int = 5
     threshold: int = 64
+    backend: Backend | None = None
 
     def __post_init__(self) -> None:
         if self.server_max_window_bits is not None:
@@ -102,6 +95,7 @@ class PerMessageDeflate(ClientExtension, ServerExtension):
         _check_range("mem_level", self.mem_level, 1, 9)
         if self.threshold < 0:
             raise ValueError(f"threshold of {self.threshold} is under 0")
+        choose_backend(self.backend)
 
     def offer(self) -> Sequence[Parameter]:
         """Give the parameters of a client's offer (section 7.1)."""
@@ -218,6 +212,7 @@ class PerMessageDeflate(ClientExtension, ServerExtension):
             level=self.level,
             mem_level=self.mem_level,
             threshold=self.threshold,
+            backend=self.backend,
         )
 
 
@@ -236,6 +231,7 @@ class Deflate(Extension):
         level: how hard to compress, -1 to 9.
         mem_level: how much memory to compress with, 1 to 9.
         threshold: messages of fewer bytes than this are not worth compressing.
+        backend: who compresses, as for `PerMessageDeflate`.
     """
 
     name: str = PerMessageDeflate.name
@@ -251,6 +247,7 @@ class Deflate(Extension):
         level: int = PerMessageDeflate.level,
         mem_level: int = PerMessageDeflate.mem_level,
         threshold: int = PerMessageDeflate.threshold,
+        backend: Backend | None = None,
     ) -> None:
         self.parameters: Sequence[Parameter] = tuple(parameters)
         self.local_no_context_takeover = local_no_context_takeover
@@ -260,9 +257,10 @@ class Deflate(Extension):
         self.level = level
         self.mem_level = mem_level
         self.threshold = threshold
-        self.sharing: Hashable = (self.name, local_max_window_bits, level, mem_level)
+        self.backend: Backend = choose_backend(backend)
+        self.sharing: Hashable = (self.name, local_max_window_bits, level, mem_level, self.backend)
         self._compresses = local_max_window_bits >= MIN_CODEC_WINDOW_BITS
-        self._compressor: _Compress | None = None
+        self._compressor: Compressor | None = None
         self._inflate_bits = max(remote_max_window_bits, MIN_CODEC_WINDOW_BITS)
         # None where a DEFLATE stream is to begin: at first, and after a final block.
         self._decompressor: _Decompress | None = None
@@ -282,7 +280,12 @@ class Deflate(Extension):
         """
         compressor = self._compressor
         if compressor is None:
-            compressor = self._compressor = self._build_compressor()
+            compressor = self._compressor = make_compressor(
+                self.backend,
+                level=self.level,
+                bits=self.local_max_window_bits,
+                mem_level=self.mem_level,
+            )
         compressed = compressor.compress(payload)
         flushed = compressor.flush(Z_SYNC_FLUSH)
         if fin:
@@ -390,16 +393,6 @@ class Deflate(Extension):
         decompressor = decompressobj(-self._inflate_bits, zdict=self._window)
         self._decompressor = decompressor
         return decompressor
-
-    def _build_compressor(self) -> _Compress:
-        """Make the compressor; a negative window is zlib's word for raw DEFLATE."""
-        if self._compresses:
-            bits, strategy = self.local_max_window_bits, Z_DEFAULT_STRATEGY
-        else:
-            # Asked to compress all the same, we refer to the byte before and no further back:
-            # that stays inside 256 bytes, whatever window zlib is given.
-            bits, strategy = MIN_CODEC_WINDOW_BITS, Z_RLE
-        return compressobj(self.level, DEFLATED, -bits, self.mem_level, strategy)
 
 
 def _parse_parameters(

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import tracemalloc
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anyws.exceptions import NegotiationError, PayloadTooBig, ProtocolError
-from anyws.sansio import _deflate
+from anyws.sansio import _compressors, _deflate
+from anyws.sansio._compressors import DEFAULT_BACKEND, choose_backend, make_compressor
 from anyws.sansio._deflate import Deflate, PerMessageDeflate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anyws._types import BytesLike
+    from anyws.sansio._compressors import Backend
     from anyws.sansio._extensions import Parameter
+
+# Who compresses where a test does not say.
+pytestmark = pytest.mark.usefixtures("deflate_backend")
 
 S_FLAG = "server_no_context_takeover"
 C_FLAG = "client_no_context_takeover"
@@ -33,6 +40,8 @@ HELLO_STORED = bytes.fromhex("00 05 00 fa ff 48 65 6c 6c 6f 00")
 HELLO_FINAL = bytes.fromhex("f3 48 cd c9 c9 07 00 00")
 HELLO_IN_TWO_BLOCKS = bytes.fromhex("f2 48 05 00 00 00 ff ff ca c9 c9 07 00")
 EMPTY = b"\x00"
+EMPTY_OF_ISAL = b"\x02\x00"
+"""An empty block with fixed codes in front of it."""
 
 A_FINAL = bytes.fromhex("4b 04 00")
 """A block with BFINAL that holds one "a"."""
@@ -83,6 +92,10 @@ def test_name_is_that_of_the_registry() -> None:
         (lambda: PerMessageDeflate(mem_level=0), "mem_level of 0 is not between 1 and 9"),
         (lambda: PerMessageDeflate(mem_level=10), "mem_level of 10 is not between 1 and 9"),
         (lambda: PerMessageDeflate(threshold=-1), "threshold of -1 is under 0"),
+        (
+            lambda: PerMessageDeflate(backend=cast("Any", "gzip")),
+            "backend 'gzip', expected 'zlib', 'isal' or",
+        ),
     ],
 )
 def test_configuration_is_refused_when_a_value_is_outside_its_limits(
@@ -330,17 +343,26 @@ def test_fragments_share_a_window_when_the_context_is_not_taken_over() -> None:
     assert Deflate(()).decode(first + second, None, fin=True) == b"HelloHello"
 
 
-def test_tail_is_removed_from_the_last_fragment_alone() -> None:
+def test_tail_is_removed_from_the_last_fragment_alone(deflate_backend: Backend) -> None:
     extension = Deflate(())
     assert extension.encode(b"Hello", fin=False) == HELLO + b"\x00\x00\xff\xff"
-    assert extension.encode(b"", fin=True) == EMPTY
+    assert extension.encode(b"", fin=True) == (
+        EMPTY if deflate_backend == "zlib" else EMPTY_OF_ISAL
+    )
 
 
 @pytest.mark.parametrize("level", [0, 1, 6])
 def test_empty_message_is_encoded_as_in_the_rfc(level: int) -> None:
-    extension = Deflate((), level=level)
+    extension = Deflate((), level=level, backend="zlib")
     assert extension.encode(b"", fin=True) == EMPTY
     assert extension.encode(b"", fin=True) == EMPTY
+
+
+def test_empty_message_of_isal_is_decoded_to_nothing() -> None:
+    extension = Deflate((), backend="isal")
+    for _ in range(2):
+        assert extension.encode(b"", fin=True) == EMPTY_OF_ISAL
+        assert extension.decode(EMPTY_OF_ISAL, 0, fin=True) == b""
 
 
 class IdleCompressor:
@@ -356,7 +378,7 @@ class IdleCompressor:
 def test_empty_message_is_encoded_as_in_the_rfc_when_the_codec_flushes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_deflate, "compressobj", lambda *_: IdleCompressor())
+    monkeypatch.setattr(_deflate, "make_compressor", lambda *_, **__: IdleCompressor())
     assert Deflate(()).encode(b"", fin=True) == EMPTY
 
 
@@ -642,15 +664,15 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Give the list of the codecs that are made, with their window bits."""
     codecs: list[tuple[str, int]] = []
 
-    def compressobj(level: int, method: int, wbits: int, mem_level: int, strategy: int) -> object:
-        codecs.append(("compressor", -wbits))
-        return zlib.compressobj(level, method, wbits, mem_level, strategy)
+    def make(backend: Backend, *, level: int, bits: int, mem_level: int) -> object:
+        codecs.append(("compressor", bits))
+        return make_compressor(backend, level=level, bits=bits, mem_level=mem_level)
 
     def decompressobj(wbits: int, zdict: bytearray) -> object:
         codecs.append(("decompressor", -wbits))
         return zlib.decompressobj(wbits, zdict=zdict)
 
-    monkeypatch.setattr(_deflate, "compressobj", compressobj)
+    monkeypatch.setattr(_deflate, "make_compressor", make)
     monkeypatch.setattr(_deflate, "decompressobj", decompressobj)
     return codecs
 
@@ -773,3 +795,51 @@ def test_message_of_final_and_other_blocks_is_decoded_in_any_pieces(
         decoded = b"".join(extension.decode(piece, len(message), fin=False) for piece in pieces)
         decoded += extension.decode(last, len(message) - len(decoded), fin=True)
         assert decoded == message
+
+
+# Who compresses
+
+
+def test_isal_compresses_where_it_is_installed(deflate_backend: Backend) -> None:
+    assert DEFAULT_BACKEND == "isal"
+    assert choose_backend(None) == deflate_backend
+    assert PerMessageDeflate().accept_offer([]).backend == deflate_backend
+    assert PerMessageDeflate(backend="zlib").accept_offer([]).backend == "zlib"
+    assert PerMessageDeflate(backend="isal").accept_offer([]).backend == "isal"
+
+
+def test_isal_is_refused_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_compressors, "isal_zlib", None)
+    with pytest.raises(ValueError, match=r"not installed: pip install 'anyws\[speed\]'"):
+        PerMessageDeflate(backend="isal")
+
+
+@pytest.mark.parametrize(
+    ("backend", "level", "bits", "module"),
+    [
+        ("zlib", 6, 12, "zlib"),
+        ("isal", 6, 12, "isal_zlib"),
+        ("isal", -1, 15, "isal_zlib"),
+        ("isal", 0, 12, "zlib"),
+        ("isal", 6, 8, "zlib"),
+    ],
+)
+def test_zlib_does_what_isal_cannot(backend: Backend, level: int, bits: int, module: str) -> None:
+    compressor = make_compressor(backend, level=level, bits=bits, mem_level=5)
+    assert type(compressor).__module__ == module
+
+
+def test_frames_of_two_backends_are_not_shared() -> None:
+    one, other = Deflate((), backend="zlib"), Deflate((), backend="isal")
+    assert one.sharing != other.sharing
+
+
+def test_package_works_where_isal_is_not_installed() -> None:
+    program = (
+        "import sys; sys.modules['isal'] = None\n"
+        "from anyws.sansio._deflate import Deflate\n"
+        "deflate = Deflate(())\n"
+        "assert deflate.backend == 'zlib'\n"
+        "assert deflate.encode(b'Hello', fin=True) == bytes.fromhex('f248cdc9c90700')"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=30)
