@@ -114,6 +114,21 @@ def autobahn_full(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "tests/interop", "-m", "slow", *session.posargs)
 
 
+@nox.session
+def overload(session: nox.Session) -> None:
+    """Run the servers with thousands of connections, on all three event loops."""
+    install(session, "test")
+    session.run("python", "-m", "pytest", "-n", "0", "tests/reliability", "-m", "slow")
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Serve for ten minutes and see that nothing grows; say `-- --minutes 60` for more."""
+    install(session, "test")
+    chart = "docs/soak.svg"
+    session.run("python", "-m", "tests.reliability.soak", "--output", chart, *session.posargs)
+
+
 @nox.session(venv_backend="none")
 @nox.parametrize("compiler", [None, "/bin/false"], ids=["any-compiler", "no-compiler"])
 def readme(session: nox.Session, compiler: str | None) -> None:

@@ -1,0 +1,78 @@
+"""A server with more than it likes: many connections, clients that stop reading, and its end.
+
+Owns the course of it and what is counted; the clients stand in `crowd`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import anyio
+from anyio import to_thread
+
+import anyws
+from tests.reliability.crowd import Crowd
+from tests.reliability.resources import Resources, count_resources
+from tests.sockets import echo
+
+# Seconds that a handler has to end when the server is closed: those of clients that do not read
+# never do of themselves.
+GRACE = 0.5
+
+
+@dataclass(frozen=True)
+class Overload:
+    """What an overload came to.
+
+    Args:
+        connections: how many were open at once.
+        stalled: how many of them stopped reading.
+        echoes: messages that came back right meanwhile.
+        before: what was in use before.
+        crowded: what was in use with all connections open and idle.
+        flooded: the same, after the stalled ones had sent all that the server took.
+        after: what was in use when the server was closed.
+    """
+
+    connections: int
+    stalled: int
+    echoes: int
+    before: Resources
+    crowded: Resources
+    flooded: Resources
+    after: Resources
+
+    @property
+    def stalled_size(self) -> float:
+        """Bytes that each connection to a client that does not read takes more than an idle one."""
+        return (self.flooded.memory - self.crowded.memory) / max(1, self.stalled)
+
+
+async def overload(connections: int, stalled: int, *, rounds: int) -> Overload:
+    """Serve so many connections, of which some stop reading, and see that the others are served.
+
+    Args:
+        connections: how many there are, the stalled ones among them.
+        stalled: how many stop reading while they go on sending.
+        rounds: messages of each of the others.
+
+    Raises:
+        UnservedError: one of the others got no answer, or a wrong one.
+    """
+    # Threads that are there before are no part of what the server leaves behind.
+    await to_thread.run_sync(lambda: None)
+    before = count_resources()
+    async with anyws.serve(echo, "127.0.0.1", close_timeout=1, ping_interval=None) as server:
+        crowd = Crowd(server.port)
+        await to_thread.run_sync(crowd.open, connections - stalled, stalled)
+        assert len(server.connections) == connections
+        await to_thread.run_sync(crowd.echo, 1)
+        crowded = count_resources()
+        await to_thread.run_sync(crowd.stall)
+        await to_thread.run_sync(crowd.echo, rounds)
+        flooded = count_resources()
+        # Whoever does not read is dropped after `grace`; the others answer our Close by leaving.
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(to_thread.run_sync, crowd.leave)
+        await server.close(grace=GRACE)
+    return Overload(connections, stalled, crowd.echoes, before, crowded, flooded, count_resources())
