@@ -69,6 +69,7 @@ async def soak(minutes: float) -> list[Sample]:
     connections = messages = 0
     start = anyio.current_time()
     async with anyws.serve(echo, "127.0.0.1", close_timeout=1) as server:
+        await anyio.sleep(_SETTLING_INTERVAL)  # until it accepts
         idle = count_resources().tasks
         while (elapsed := anyio.current_time() - start) < 60 * minutes:
             crowd = Crowd(server.port)
