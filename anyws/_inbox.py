@@ -199,7 +199,8 @@ class Inbox:
             self.floor = 0
             if self._streaming or self._paused:
                 self._set_floor()
-        self.calls_left = MAX_CALLS_WITHOUT_YIELD
+            # Others have run, also where it was cancelled: who polls must not starve.
+            self.calls_left = MAX_CALLS_WITHOUT_YIELD
         return bool(self.messages)
 
     @property

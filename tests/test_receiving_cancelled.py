@@ -162,6 +162,20 @@ async def test_time_outs_of_anyio_work_around_recv(pair: Pair) -> None:
 
 @pytest.mark.behaviour(53)
 @both_roles
+async def test_recv_gives_all_that_waits_when_the_time_is_over_before_each_call(pair: Pair) -> None:
+    async with pair(max_queue=None) as (ws, peer):
+        expected = [b"%d" % i for i in range(200)]
+        await peer.send_bytes(b"".join(draw(peer, BINARY, message) for message in expected))
+        await anyio.sleep(1)
+        messages: list[str | bytes] = []
+        for _ in range(210):  # each 65th call lets others run, and is cancelled there
+            with anyio.move_on_after(0):
+                messages.append(await ws.recv())
+        assert messages == expected
+
+
+@pytest.mark.behaviour(53)
+@both_roles
 async def test_time_outs_of_the_event_loop_work_around_recv(
     pair: Pair, anyio_backend_name: str
 ) -> None:
