@@ -15,7 +15,7 @@ from anyio import move_on_after
 from . import _transports
 from ._lifespan import Lifespan
 from ._opening import choose_compression, open_client
-from ._options import ConnectionOptions, check_seconds
+from ._options import ConnectionOptions, check_seconds, check_ssl
 from .sansio._client_handshake import ClientHandshake
 from .sansio._handshake import PRODUCT
 from .sansio._uri import parse_uri
@@ -107,6 +107,7 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
     ) -> None:
         self._uri = parse_uri(uri)
+        check_ssl(ssl)
         if ssl is not None and not self._uri.secure and stream is None:
             raise ValueError(f"ssl is given, but {self._uri} is not a wss URI")
         self._stream = stream

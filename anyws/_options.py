@@ -5,9 +5,10 @@ Owns the values that `connect` and `serve` have in common, and their checks; doe
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 
-from .sansio._protocol import parse_max_size
+from .sansio._protocol import parse_max_size, parse_pair
 
 Limits = int | tuple[int | None, int | None] | None
 """A high-water mark, or (high, low); None is no limit."""
@@ -51,9 +52,35 @@ def check_seconds(name: str, seconds: float | None) -> None:
 
     Raises:
         ValueError: it is not.
+        TypeError: it is no number.
     """
-    if seconds is not None and not seconds > 0:
+    if seconds is None:
+        return
+    if not isinstance(seconds, int | float):
+        kind = type(seconds).__name__
+        raise TypeError(f"{name} must be a number of seconds or None, not {kind}")
+    if not seconds > 0:
         raise ValueError(f"{name} of {seconds} seconds is not above 0")
+
+
+def check_ssl(context: ssl.SSLContext | None) -> None:
+    """See that it is a context for TLS, or None.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if context is not None and not isinstance(context, ssl.SSLContext):
+        raise TypeError(f"ssl must be a ssl.SSLContext or None, not {type(context).__name__}")
+
+
+def check_callable(name: str, value: object) -> None:
+    """See that something can be called.
+
+    Raises:
+        TypeError: it cannot.
+    """
+    if not callable(value):
+        raise TypeError(f"{name} must be a function, not {type(value).__name__}")
 
 
 def parse_marks(name: str, limits: Limits, low_divisor: int) -> tuple[int | None, int | None]:
@@ -61,8 +88,9 @@ def parse_marks(name: str, limits: Limits, low_divisor: int) -> tuple[int | None
 
     Raises:
         ValueError: they are not 0 <= low <= high, or high is under 1.
+        TypeError: they are no integers.
     """
-    high, low = limits if isinstance(limits, tuple) else (limits, None)
+    high, low = parse_pair(name, limits)
     if high is None:
         return None, None
     if low is None:

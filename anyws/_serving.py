@@ -20,7 +20,7 @@ from anyio.streams.stapled import MultiListener
 from . import _transports
 from ._lifespan import Lifespan, is_cancellation, raise_as_is, raise_bare
 from ._opening import ServerOpening, ServerSettings, choose_compression
-from ._options import ConnectionOptions, check_seconds
+from ._options import ConnectionOptions, check_callable, check_seconds, check_ssl
 from ._server import Server, close_stream
 from .exceptions import InvalidMessage
 from .sansio._handshake import PRODUCT
@@ -124,8 +124,20 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
         handler_errors: str = "log",
         logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
     ) -> None:
+        check_callable("handler", handler)
+        for name, hook in (
+            ("select_subprotocol", select_subprotocol),
+            ("process_request", process_request),
+            ("process_response", process_response),
+        ):
+            if hook is not None:
+                check_callable(name, hook)
+        check_ssl(ssl)
         if handler_errors not in {"log", "raise"}:
             raise ValueError(f"handler_errors {handler_errors!r}, expected 'log' or 'raise'")
+        if max_connections is not None and not isinstance(max_connections, int):
+            kind = type(max_connections).__name__
+            raise TypeError(f"max_connections must be an int or None, not {kind}")
         if max_connections is not None and max_connections < 0:
             raise ValueError(f"max_connections of {max_connections} is negative")
         check_seconds("open_timeout", open_timeout)

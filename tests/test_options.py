@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
+import anyws
 from anyws._options import ConnectionOptions, Limits, parse_marks
 
 
@@ -57,6 +59,59 @@ def test_time_that_is_not_above_0_is_refused(name: str, seconds: float) -> None:
     arguments: dict[str, Any] = {name: seconds}
     with pytest.raises(ValueError, match=f"^{name} of {seconds} seconds is not above 0$"):
         ConnectionOptions(**arguments)
+
+
+@pytest.mark.parametrize("name", ["open_timeout", "ping_interval", "ping_timeout", "close_timeout"])
+@pytest.mark.parametrize("seconds", ["1", (1,), Decimal(1)], ids=repr)
+def test_time_that_is_no_number_is_a_type_error_of_the_call(name: str, seconds: Any) -> None:
+    kind = type(seconds).__name__
+    with pytest.raises(
+        TypeError, match=f"^{name} must be a number of seconds or None, not {kind}$"
+    ):
+        anyws.connect("ws://localhost/", **{name: seconds})
+
+
+# Such as 1e6, a million in another form: the codec in C takes no float.
+@pytest.mark.parametrize("name", ["max_size", "max_queue", "read_limit", "write_limit"])
+@pytest.mark.parametrize("limit", [1e6, "1000", [16, 4], (16,), (16, 4.0), (None, "4")], ids=repr)
+def test_limit_that_is_no_integer_is_a_type_error_of_the_call(name: str, limit: Any) -> None:
+    with pytest.raises(
+        TypeError,
+        match=f"^{name} must be an int, a pair of ints, or None, not (float|str|list|tuple)$",
+    ):
+        anyws.connect("ws://localhost/", **{name: limit})
+
+
+@pytest.mark.parametrize("context", [True, False, "certificate.pem"])
+def test_ssl_that_is_no_context_is_a_type_error_of_the_call(context: Any) -> None:
+    text = f"^ssl must be a ssl.SSLContext or None, not {type(context).__name__}$"
+    with pytest.raises(TypeError, match=text):
+        anyws.connect("wss://localhost/", ssl=context)
+    with pytest.raises(TypeError, match=text):
+        anyws.serve(handler, ssl=context)
+
+
+async def handler(ws: anyws.Connection) -> None:
+    """Never runs."""
+
+
+def test_handler_that_cannot_be_called_is_a_type_error_of_the_call() -> None:
+    wrong: Any = None
+    with pytest.raises(TypeError, match=r"^handler must be a function, not NoneType$"):
+        anyws.serve(wrong)
+
+
+@pytest.mark.parametrize("name", ["select_subprotocol", "process_request", "process_response"])
+def test_hook_that_cannot_be_called_is_a_type_error_of_the_call(name: str) -> None:
+    hook: dict[str, Any] = {name: "hook"}
+    with pytest.raises(TypeError, match=f"^{name} must be a function, not str$"):
+        anyws.serve(handler, **hook)
+
+
+def test_max_connections_that_is_no_integer_is_a_type_error_of_the_call() -> None:
+    wrong: Any = 1.5
+    with pytest.raises(TypeError, match=r"^max_connections must be an int or None, not float$"):
+        anyws.serve(handler, max_connections=wrong)
 
 
 def test_none_is_no_limit() -> None:

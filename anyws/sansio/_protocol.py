@@ -500,12 +500,29 @@ def parse_max_size(
 
     Raises:
         ValueError: one is negative.
+        TypeError: one is no integer.
     """
-    message, fragment = max_size if isinstance(max_size, tuple) else (max_size, None)
+    message, fragment = parse_pair("max_size", max_size)
     for limit in (message, fragment):
         if limit is not None and limit < 0:
             raise ValueError(f"max_size of {limit} bytes is negative")
     return message, fragment
+
+
+def parse_pair(
+    name: str, limits: int | tuple[int | None, int | None] | None
+) -> tuple[int | None, int | None]:
+    """Give two limits, or the one that there is and None.
+
+    Raises:
+        TypeError: they are no integers, for which the codec has no use.
+    """
+    pair = limits if isinstance(limits, tuple) and len(limits) == 2 else (limits, None)
+    for limit in pair:
+        if limit is not None and not isinstance(limit, int):
+            kind = type(limit).__name__
+            raise TypeError(f"{name} must be an int, a pair of ints, or None, not {kind}")
+    return pair
 
 
 def encode_data(data: DataLike, text: bool | None) -> tuple[bool, BytesLike]:
