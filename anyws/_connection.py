@@ -478,7 +478,10 @@ class Connection(ObjectStream[Data]):
 
         Raises:
             ConnectionClosed: the connection has ended.
+            TypeError: `func` cannot be called.
         """
+        if not callable(func):
+            raise TypeError(f"func must be an async function, not {type(func).__name__}")
         link = self._link
         if link.task_group is None or link.closed.is_set():
             raise link.closed_error()

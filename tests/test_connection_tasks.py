@@ -126,6 +126,19 @@ async def test_task_that_is_started_in_the_last_moment_is_cancelled_at_once() ->
 
 
 @both_roles
+async def test_start_soon_of_what_cannot_be_called_is_a_type_error_and_the_connection_lives_on(
+    pair: Pair,
+) -> None:
+    wrong: Any = "work"
+    async with pair() as (ws, peer):
+        with pytest.raises(TypeError, match=r"^func must be an async function, not str$"):
+            ws.start_soon(wrong)
+        await peer.send(TEXT, b"a")
+        assert await ws.recv() == "a"
+        await peer.finish()
+
+
+@both_roles
 async def test_start_soon_raises_connection_closed_when_the_connection_has_ended(
     pair: Pair,
 ) -> None:
