@@ -329,11 +329,11 @@ class Connection(ObjectStream[Data]):
             if transport.write_buffer_size > link.write_high:
                 await link.drain()
         elif isinstance(message, Mapping):
-            raise TypeError(wrong_type(message))
+            raise TypeError(wrong_type(message, or_iterable=True))
         elif isinstance(message, Iterable) or isinstance(message, AsyncIterable):  # noqa: SIM101  # narrows
             await OutgoingMessage(self._link, text, compress).send(message)
         else:
-            raise TypeError(wrong_type(message))
+            raise TypeError(wrong_type(message, or_iterable=True))
 
     def send_nowait(
         self, message: DataLike, *, text: bool | None = None, compress: bool | None = None

@@ -541,12 +541,17 @@ def encode_data(data: DataLike, text: bool | None) -> tuple[bool, BytesLike]:
     raise TypeError(wrong_type(data))
 
 
-def wrong_type(data: object) -> str:
-    """Say that `data` is nothing that can be sent."""
-    return (
-        f"message of type {type(data).__name__}, expected str, bytes, bytearray, memoryview,"
-        " or an iterable of them"
-    )
+def wrong_type(data: object, *, or_iterable: bool = False) -> str:
+    """Say that `data` is nothing that can be sent.
+
+    Args:
+        data: what was to be.
+        or_iterable: whether the fragments of a message would have been taken too.
+    """
+    wanted = "bytearray, memoryview, or an iterable of them"
+    if not or_iterable:
+        wanted = "bytearray or memoryview"
+    return f"message of type {type(data).__name__}, expected str, bytes, {wanted}"
 
 
 def cut_reason(reason: str) -> str:
