@@ -92,7 +92,7 @@ async def broadcast_wait(
 
     Raises:
         TypeError: the message is of another type, as an iterable is; nothing was sent.
-        ValueError: a str has a lone surrogate, and so no UTF-8, or the timeout is negative;
+        ValueError: a str has a lone surrogate, and so no UTF-8, or the timeout is not above 0;
             nothing was sent.
 
     Cancellation: each connection has sent the message whole, or nothing of it.

@@ -263,7 +263,7 @@ class unix_serve(serve):  # noqa: N801  # it is used as a function
 
     Args:
         handler: as for `serve`.
-        path: the path of the socket; a socket that nobody listens on any more is replaced.
+        path: the path of the socket; a socket that is there already is replaced, in use or not.
         arguments: those of `serve`, but host, port and listeners.
 
     Raises:
