@@ -15,7 +15,7 @@ from anyio import move_on_after
 from . import _transports
 from ._lifespan import Lifespan
 from ._opening import choose_compression, open_client
-from ._options import ConnectionOptions, check_seconds, check_ssl
+from ._options import ConnectionOptions, check_arguments, check_seconds, check_ssl
 from .sansio._client_handshake import ClientHandshake
 from .sansio._handshake import PRODUCT
 from .sansio._uri import parse_uri
@@ -207,6 +207,7 @@ class unix_connect(connect):  # noqa: N801  # it is used as a function
     def __init__(
         self, path: str | PathLike[str], uri: str = "ws://localhost/", **arguments: Any
     ) -> None:
+        check_arguments("unix_connect", arguments, {"stream"})
         super().__init__(uri, **arguments)
         self._unix_path = path
 

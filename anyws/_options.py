@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .sansio._protocol import parse_max_size, parse_pair
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
 
 Limits = int | tuple[int | None, int | None] | None
 """A high-water mark, or (high, low); None is no limit."""
@@ -81,6 +85,17 @@ def check_callable(name: str, value: object) -> None:
     """
     if not callable(value):
         raise TypeError(f"{name} must be a function, not {type(value).__name__}")
+
+
+def check_arguments(function: str, arguments: Iterable[str], others: Collection[str]) -> None:
+    """See that a function was given none of those that only the one below it has a use for.
+
+    Raises:
+        TypeError: it was.
+    """
+    for name in arguments:
+        if name in others:
+            raise TypeError(f"{function}() has no use for the argument {name!r}")
 
 
 def parse_marks(name: str, limits: Limits, low_divisor: int) -> tuple[int | None, int | None]:

@@ -20,7 +20,13 @@ from anyio.streams.stapled import MultiListener
 from . import _transports
 from ._lifespan import Lifespan, is_cancellation, raise_as_is, raise_bare
 from ._opening import ServerOpening, ServerSettings, choose_compression
-from ._options import ConnectionOptions, check_callable, check_seconds, check_ssl
+from ._options import (
+    ConnectionOptions,
+    check_arguments,
+    check_callable,
+    check_seconds,
+    check_ssl,
+)
 from ._server import Server, close_stream
 from .exceptions import InvalidMessage
 from .sansio._handshake import PRODUCT
@@ -46,6 +52,10 @@ if TYPE_CHECKING:
 __all__ = ["serve", "serve_forever", "unix_serve", "wrap_server"]
 
 _LOGGER = logging.getLogger("anyws.server")
+
+# The arguments that are about listening on TCP, and those about more than one connection.
+_TCP_ARGUMENTS = frozenset({"host", "port", "listeners", "reuse_port"})
+_SERVER_ARGUMENTS = _TCP_ARGUMENTS | {"backlog", "max_connections", "handler_errors"}
 
 
 class serve:  # noqa: N801  # it is used as a function: `async with serve(handler) as server`
@@ -264,7 +274,7 @@ class unix_serve(serve):  # noqa: N801  # it is used as a function
     Args:
         handler: as for `serve`.
         path: the path of the socket; a socket that is there already is replaced, in use or not.
-        arguments: those of `serve`, but host, port and listeners.
+        arguments: those of `serve`, but host, port, listeners and reuse_port.
 
     Raises:
         OSError: on entering: listening fails.
@@ -278,6 +288,7 @@ class unix_serve(serve):  # noqa: N801  # it is used as a function
         path: str | PathLike[str],
         **arguments: Any,
     ) -> None:
+        check_arguments("unix_serve", arguments, _TCP_ARGUMENTS)
         super().__init__(handler, **arguments)
         self._unix_path = path
 
@@ -314,7 +325,8 @@ class wrap_server:  # noqa: N801  # it is used as a function: `async with wrap_s
 
     Args:
         stream: a connected stream; the block closes it.
-        arguments: those of `serve` that are about one connection.
+        arguments: those of `serve` that are about one connection: not those about listening, nor
+            handler, max_connections and handler_errors.
 
     Raises:
         InvalidHandshake: on entering: the request was refused, or what came was none.
@@ -324,6 +336,7 @@ class wrap_server:  # noqa: N801  # it is used as a function: `async with wrap_s
     """
 
     def __init__(self, stream: ByteStream, **arguments: Any) -> None:
+        check_arguments("wrap_server", arguments, _SERVER_ARGUMENTS)
         self._stream = stream
         self._serve = serve(_no_handler, **arguments)
         self._entered = False

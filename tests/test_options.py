@@ -9,6 +9,7 @@ import pytest
 
 import anyws
 from anyws._options import ConnectionOptions, Limits, parse_marks
+from anyws.testing import memory_stream_pair
 
 
 @pytest.mark.parametrize(
@@ -112,6 +113,28 @@ def test_max_connections_that_is_no_integer_is_a_type_error_of_the_call() -> Non
     wrong: Any = 1.5
     with pytest.raises(TypeError, match=r"^max_connections must be an int or None, not float$"):
         anyws.serve(handler, max_connections=wrong)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["host", "port", "listeners", "reuse_port", "backlog", "max_connections", "handler_errors"],
+)
+def test_argument_of_listening_is_a_type_error_where_a_stream_is_wrapped(name: str) -> None:
+    near, _ = memory_stream_pair()
+    with pytest.raises(TypeError, match=rf"^wrap_server\(\) has no use for the argument '{name}'$"):
+        anyws.wrap_server(near, **{name: None})
+
+
+@pytest.mark.parametrize("name", ["host", "port", "listeners", "reuse_port"])
+def test_argument_of_tcp_is_a_type_error_where_a_path_is_given(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"^unix_serve\(\) has no use for the argument '{name}'$"):
+        anyws.unix_serve(handler, "a.sock", **{name: None})
+
+
+def test_stream_is_a_type_error_where_a_path_is_given() -> None:
+    near, _ = memory_stream_pair()
+    with pytest.raises(TypeError, match=r"^unix_connect\(\) has no use for the argument 'stream'$"):
+        anyws.unix_connect("a.sock", stream=near)
 
 
 def test_none_is_no_limit() -> None:
