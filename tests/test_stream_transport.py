@@ -192,7 +192,9 @@ async def test_reading_ends_when_the_stream_cannot_end_our_half(error: Exception
     assert stream.sent == [b"last"]
 
 
-@pytest.mark.parametrize("error", [OSError("not connected"), AttributeError("no socket")])
+@pytest.mark.parametrize(
+    "error", [OSError("not connected"), AttributeError("no socket"), ValueError("descriptor -1")]
+)
 async def test_attributes_are_none_when_the_stream_is_lost(error: Exception) -> None:
     class Lost(Recorder):
         @property

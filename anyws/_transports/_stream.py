@@ -84,9 +84,9 @@ class StreamTransport(Transport):
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         try:
             return self._stream.extra_attributes
-        except (OSError, AttributeError):
+        except (OSError, AttributeError, ValueError):
             # anyio asks the socket for the peer's address, which one that was reset does not know
-            # any more; uvloop does not even have the socket then.
+            # any more; uvloop does not even have the socket then, or asks one without descriptor.
             return {}
 
     # Writing.
