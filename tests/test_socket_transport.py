@@ -236,6 +236,22 @@ async def test_data_in_front_of_a_reset_is_fed() -> None:
         assert isinstance(run.read_error, ConnectionResetError)
 
 
+async def test_reset_is_found_when_a_reply_has_met_it_first() -> None:
+    async with native_streams() as (near, far), running(near) as run:
+        run.on_feed = lambda: near.write(b"reply")
+        near.pause_reading()
+        await settle()
+        await far.send(b"Hello")
+        reset(far)
+        await far.aclose()
+        near.resume_reading()
+        with fail_after(LIMIT):
+            await run.written.wait()
+            await run.read.wait()
+        assert run.received == b"Hello"
+        assert isinstance(run.write_error, OSError)
+
+
 async def test_nothing_is_read_after_abort_although_reading_is_resumed() -> None:
     async with counted() as (transport, _, far), running(transport) as run:
         transport.pause_reading()

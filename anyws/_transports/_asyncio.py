@@ -168,6 +168,8 @@ class AsyncioTransport(SocketTransport):
             error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if error:
                 self._read_error = OSError(error, os.strerror(error))
+            # The socket tells an error once: a reply may have met it before.
+            if error or self._write_error is not None:
                 self._loop.remove_reader(self._descriptor)
                 self._watch_reading()
 
