@@ -20,6 +20,7 @@
 #define OP_PING 9
 #define OP_PONG 10
 #define MAX_CONTROL_SIZE 125
+#define MAX_CONTROL_FRAMES 1024 /* of one call that has a budget */
 
 #define PROTOCOL_ERROR 1002
 #define INVALID_DATA 1007
@@ -967,11 +968,17 @@ decode(Decoder *self, Batch *batch)
         && give_fragment(self, batch, 0, 0) == FAILED) {
         return FAILED;
     }
+    int has_budget = batch->max_bytes != NO_LIMIT || batch->max_messages != NO_LIMIT;
     for (;;) {
         Py_ssize_t given = batch->messages;
         Step step = self->in_frame ? take_payload(self, batch) : take_header(self, batch->events);
         if (step == MORE && !self->finished) {
-            continue;
+            Py_ssize_t control_frames = PyList_GET_SIZE(batch->events) - batch->messages;
+            if (!has_budget || control_frames < MAX_CONTROL_FRAMES) {
+                continue;
+            }
+            self->pending = self->position < self->size;
+            return DONE;
         }
         if (step == DONE && batch->messages != given && !self->finished) {
             self->pending = self->position < self->size;

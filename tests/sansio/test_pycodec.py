@@ -250,6 +250,26 @@ def test_all_is_decoded_when_the_budget_is_not_spent(
     assert not decoder.pending
 
 
+@pytest.mark.behaviour(45)
+@pytest.mark.parametrize(("max_bytes", "max_messages"), [(1, None), (None, 1), (100, 100)])
+def test_control_frames_come_in_batches_when_there_is_a_budget(
+    max_bytes: int | None, max_messages: int | None
+) -> None:
+    decoder = Decoder(masked=False, max_size=None)
+    events = decoder.feed(bytes.fromhex("89 00") * 3000, max_bytes, max_messages)
+    assert len(events) == 1024
+    assert decoder.pending
+    while decoder.pending:
+        events += decoder.feed(b"", max_bytes, max_messages)
+    assert events == [Ping(b"")] * 3000
+
+
+def test_control_frames_come_all_at_once_when_there_is_no_budget() -> None:
+    decoder = Decoder(masked=False, max_size=None)
+    assert len(decoder.feed(bytes.fromhex("8a 00") * 3000)) == 3000
+    assert not decoder.pending
+
+
 def test_new_data_goes_behind_what_a_budget_left_over() -> None:
     decoder = Decoder(masked=False, max_size=None)
     assert decoder.feed(THREE, None, 1) == ["ab"]
