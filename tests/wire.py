@@ -100,7 +100,7 @@ def split_frames(data: bytes) -> tuple[list[Frame], bytes]:
         size = int.from_bytes(data[start + 2 : at], "big") if extended else second & 0x7F
         masked = bool(second & 0x80)
         key = data[at : at + 4] if masked else b""
-        at += len(key)
+        at += 4 * masked
         payload = data[at : at + size]
         if len(data) < at + size:
             break
