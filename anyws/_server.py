@@ -16,6 +16,7 @@ from anyio import (
     Event,
     TypedAttributeLookupError,
     create_task_group,
+    current_time,
     get_cancelled_exc_class,
     move_on_after,
     sleep,
@@ -157,6 +158,8 @@ class Server:
 
     async def _run(self) -> None:
         """Accept and serve until closed."""
+        places = " and ".join(map(_describe_address, self._addresses))
+        self._logger.info("listening on %s", places or "listeners without an address")
         try:
             with self._scope:
                 async with self._task_group:
@@ -166,6 +169,7 @@ class Server:
                                 accepting.start_soon(self._accept, listener)
         finally:
             self._closed.set()
+            self._logger.info("server closed")
 
     async def _accept(self, listener: Listener[ByteStream]) -> None:
         """Accept until cancelled; running out of descriptors or memory only delays it."""
@@ -258,6 +262,7 @@ class Server:
 
     async def _handle(self, connection: Connection, trailing_data: bytes) -> None:
         self._connections.add(connection)
+        opened_at = current_time()
         try:
             async with Lifespan(connection, trailing_data) as ws:
                 if self._closing:
@@ -265,6 +270,18 @@ class Server:
                 await self._call_handler(ws)
         finally:
             self._connections.discard(connection)
+            if self._logger.isEnabledFor(logging.INFO):
+                self._tell_end(connection, current_time() - opened_at)
+
+    def _tell_end(self, connection: Connection, seconds: float) -> None:
+        """Log the one line that an operator gets of a connection that was opened."""
+        self._logger.info(
+            "connection of %s to %s ended after %.3f s: %s",
+            _describe_address(connection.remote_address),
+            connection.path.partition("?")[0],  # a query may hold secrets
+            seconds,
+            connection._link.closed_error(),
+        )
 
     async def _call_handler(self, connection: Connection) -> None:
         try:
@@ -287,6 +304,16 @@ class Server:
             self._fail(error)
         else:
             self._logger.error("connection handler failed", exc_info=error)
+
+
+def _describe_address(address: object) -> str:
+    """Say who a peer is, or where a server listens."""
+    if isinstance(address, str) and address:
+        return address  # the path of a UNIX socket
+    if isinstance(address, tuple):
+        host, port = address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return "a local peer"
 
 
 def _extra(listeners: Iterable[Listener[ByteStream]], attribute: _T) -> list[_T]:

@@ -125,7 +125,10 @@ class Close:
         else:
             meaning = CLOSE_CODE_MEANINGS.get(self.code, "unknown")
         text = f"{self.code} ({meaning})"
-        return f"{text} {self.reason}" if self.reason else text
+        if not self.reason:
+            return text
+        # It ends in logs, and comes from the peer: a line break in it must not look like one.
+        return f"{text} {self.reason if self.reason.isprintable() else repr(self.reason)}"
 
 
 @final

@@ -303,7 +303,7 @@ async def test_silent_client_is_dropped_after_open_timeout(
         started_at = anyio.current_time()
         assert await peer.read_until_eof() == b""
         assert anyio.current_time() - started_at == pytest.approx(3)
-    assert caplog.messages == ["no handshake within 3 seconds"]
+    assert "no handshake within 3 seconds" in caplog.messages
 
 
 @pytest.mark.virtual_time
