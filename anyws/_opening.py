@@ -20,7 +20,7 @@ from anyio import (
     aclose_forcefully,
     move_on_after,
 )
-from anyio.lowlevel import checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._connection import Connection
 from ._http import Request, Response, text_response
@@ -293,6 +293,9 @@ class ServerOpening:
                 await self._transport.send_eof()
                 while True:
                     await self._transport.receive()
+                    # A socket is read without waiting as long as it has something, and it has
+                    # that for ever where the client sends faster than we read.
+                    await checkpoint()
         except Exception as exc:  # it has left, or its stream has no halves
             logger.debug("end of a refused handshake: %r", exc)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import ByteStream
+from anyio.lowlevel import checkpoint
 
 import anyws
+from tests.endings import background
 from tests.sockets import (
     ACCEPT,
     exchange,
@@ -168,6 +172,47 @@ async def test_client_that_never_stops_sending_is_dropped_soon_after_its_refusal
                 await anyio.sleep(0.01)
         assert anyio.current_time() - started_at < 3
         assert (await peer.read_until(END)).startswith(b"HTTP/1.1 414 ")
+
+
+class Firehose(ByteStream):
+    """A client that always has something to be read, and ends after a while."""
+
+    def __init__(self) -> None:
+        self.chunks = [b"nonsense\r\n\r\n", *[b"x" * 65536] * 1000]
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        # Like a socket that is read without waiting.
+        if not self.chunks:
+            raise anyio.EndOfStream
+        return self.chunks.pop(0)
+
+    async def send(self, item: bytes) -> None:
+        pass
+
+    async def send_eof(self) -> None:
+        pass
+
+    async def aclose(self) -> None:
+        pass
+
+
+@pytest.mark.behaviour(90, 104)
+async def test_others_have_their_turn_while_a_client_floods_its_refusal() -> None:
+    stream = Firehose()
+    seen: list[int] = []
+
+    async def watch() -> None:
+        while True:
+            seen.append(len(stream.chunks))
+            await checkpoint()
+
+    async with background(watch):
+        with pytest.raises(anyws.InvalidMessage):
+            async with anyws.wrap_server(stream):
+                raise AssertionError
+    gaps = [before - after for before, after in itertools.pairwise(seen)]
+    assert len(seen) > 1
+    assert max(gaps) <= 64, "more chunks were read at a stretch"
 
 
 @pytest.mark.virtual_time
