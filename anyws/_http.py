@@ -10,10 +10,12 @@ import http
 import re
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_T = TypeVar("_T")
 
 HeadersLike = Mapping[str, str] | Iterable[tuple[str, str]]
 """What Headers are made of: a mapping, or pairs of name and value."""
@@ -27,8 +29,9 @@ TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _TOKEN = re.compile(TOKEN)
 
 # RFC 9110 section 5.5: "field values containing CR, LF, or NUL characters are invalid and
-# dangerous"; the other control characters but the tab are merely invalid.
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+# dangerous"; the other control characters but the tab are merely invalid. What is behind Latin-1
+# has no place in a head.
+_FLAW = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
 
 
 def is_token(text: str) -> bool:
@@ -38,16 +41,15 @@ def is_token(text: str) -> bool:
 
 def describe_flaw(text: str) -> str | None:
     """Say what keeps `text` from standing in a line of an HTTP head; None if nothing does."""
-    control = _CONTROL.search(text)
-    if control is not None:
-        if control[0] in "\r\n":
-            return "has a line break"
-        return "has a NUL" if control[0] == "\0" else f"has a control character, {control[0]!r}"
-    try:
-        text.encode("latin-1")
-    except UnicodeEncodeError as exc:
-        return f"has {text[exc.start]!r}, which is not in Latin-1"
-    return None
+    flaw = _FLAW.search(text)
+    if flaw is None:
+        return None
+    character = flaw[0]
+    if character > "\xff":
+        return f"has {character!r}, which is not in Latin-1"
+    if character in "\r\n":
+        return "has a line break"
+    return "has a NUL" if character == "\0" else f"has a control character, {character!r}"
 
 
 class Headers(MutableMapping[str, str]):
@@ -77,6 +79,15 @@ class Headers(MutableMapping[str, str]):
         for name, value in fields.items() if isinstance(fields, Mapping) else fields:
             self.add(name, value)
 
+    @classmethod
+    def of_parsed(cls, fields: Iterable[tuple[str, str]]) -> Headers:
+        """Make Headers of fields that a parser has found whole: they are not checked again."""
+        headers = cls()
+        headers._fields = [
+            (_USUAL_NAMES.get(name) or name.lower(), name, value) for name, value in fields
+        ]
+        return headers
+
     def __getitem__(self, name: str) -> str:
         """Give the value of a field; of several with one name, the values joined with ", ".
 
@@ -103,6 +114,17 @@ class Headers(MutableMapping[str, str]):
             (i for i, (key, _, _) in enumerate(self._fields) if key == new[0]), len(self._fields)
         )
         self._fields[place:] = [new, *(it for it in self._fields[place:] if it[0] != new[0])]
+
+    @overload
+    def get(self, name: str, /) -> str | None: ...
+    @overload
+    def get(self, name: str, /, default: str) -> str: ...
+    @overload
+    def get(self, name: str, /, default: _T) -> str | _T: ...
+    def get(self, name: str, /, default: object = None) -> object:
+        """Give the value of a field as `headers[name]` does, or `default` if there is none."""
+        values = self.get_all(name)  # no KeyError on the way: most handshakes ask for five in vain
+        return ", ".join(values) if values else default
 
     def __delitem__(self, name: str) -> None:
         """Remove all fields of a name.

@@ -7,7 +7,9 @@ in `_client` and `_server`. RFC 6455 section 4.
 from __future__ import annotations
 
 import email.utils
+import functools
 import inspect
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -271,8 +273,9 @@ class ServerOpening:
         self._encode(response)
 
     def _encode(self, response: Response) -> bytes:
-        date = email.utils.formatdate(usegmt=True)
-        return self._handshake.send_response(response, self._request, date=date)
+        return self._handshake.send_response(
+            response, self._request, date=_format_date(int(time.time()))
+        )
 
     async def _send(self, response: Response) -> None:
         await checkpoint_if_cancelled()  # as long as nothing went out, `refuse()` may answer
@@ -298,6 +301,12 @@ class ServerOpening:
                     await checkpoint()
         except Exception as exc:  # it has left, or its stream has no halves
             logger.debug("end of a refused handshake: %r", exc)
+
+
+@functools.lru_cache(maxsize=1)
+def _format_date(timestamp: int) -> str:
+    """Give the Date field of this second, for all answers in it."""
+    return email.utils.formatdate(timestamp, usegmt=True)
 
 
 async def _call(

@@ -154,16 +154,13 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
         deflate = choose_compression(compression)
         accepted = [*(extensions or ()), *(() if deflate is None else (deflate,))]
 
-        def make_handshake() -> ServerHandshake:
-            return ServerHandshake(
-                origins=origins,
-                subprotocols=subprotocols,
-                select_subprotocol=select_subprotocol,
-                extensions=accepted,
-                server_header=server_header,
-            )
-
-        make_handshake()  # its ValueErrors belong to this call
+        handshake = ServerHandshake(
+            origins=origins,
+            subprotocols=subprotocols,
+            select_subprotocol=select_subprotocol,
+            extensions=accepted,
+            server_header=server_header,
+        )
         self._handler = handler
         self._host = host
         self._port = port
@@ -176,7 +173,7 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
         self._open_timeout = open_timeout
         self._raise_errors = handler_errors == "raise"
         self._settings = ServerSettings(
-            make_handshake=make_handshake,
+            make_handshake=handshake.another,
             process_request=process_request,
             process_response=process_response,
             options=ConnectionOptions(

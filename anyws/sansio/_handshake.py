@@ -49,6 +49,9 @@ _FIRST_LINES: dict[Kind, str] = {"request": "request line", "response": "status 
 # that takes quadratic time (33 million steps for a line of 8 KiB) if such a character ends it.
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
 
+# A line end and an empty line.
+_END = re.compile(rb"\n\r?\n")
+
 # Where an error of h11 begins to quote: it does so by the repr of bytes or of a bytearray.
 _QUOTATION = re.compile(r":? (?:bytearray\()?b['\"]")
 
@@ -110,6 +113,12 @@ class HeadReader:
 
     def _find_end(self) -> bool:
         """Look at the new lines; at the end of the head `_searched` is the place after it."""
+        if not self._searched and len(self._buffer) <= MAX_LINE_SIZE:
+            # No line is too long; nearly always the head has come whole.
+            end = _END.search(self._buffer)
+            if end is not None and self._buffer.count(b"\n", 0, end.end()) <= MAX_HEADERS + 2:
+                self._searched = end.end()
+                return True
         while (newline := self._buffer.find(b"\n", self._searched)) >= 0:
             size = self._measure_line(newline)
             self._searched = self._line_start = newline + 1
@@ -159,8 +168,11 @@ def next_event(parser: h11.Connection, kind: Kind) -> h11.Event | type[h11.NEED_
 
 
 def to_headers(fields: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """Make Headers of what h11 has parsed."""
-    return Headers((name.decode("ascii"), value.decode("latin-1")) for name, value in fields)
+    """Make Headers of what h11 has parsed, from a head that a HeadReader has given."""
+    # The one has seen to the names, the other to the control characters.
+    return Headers.of_parsed(
+        (name.decode("ascii"), value.decode("latin-1")) for name, value in fields
+    )
 
 
 def single_value(headers: Headers, name: str) -> str | None:

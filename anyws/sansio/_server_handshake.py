@@ -108,7 +108,11 @@ class ServerHandshake:
         self._subprotocols = check_subprotocols(subprotocols or ())
         self._select_subprotocol = select_subprotocol
         self._extensions = tuple(extensions)
-        self._server_headers = Headers({} if server_header is None else {"Server": server_header})
+        Headers({} if server_header is None else {"Server": server_header})  # checks it
+        self._server_header = server_header
+        self._begin()
+
+    def _begin(self) -> None:
         self._head = HeadReader("request")
         self.error: InvalidHandshake | None = None
         """Why the request was refused; None if it was not."""
@@ -116,6 +120,13 @@ class ServerHandshake:
         """The subprotocol that was agreed on, after `accept`."""
         self.extension: Extension | None = None
         """The extension that both sides use, after `accept`."""
+
+    def another(self) -> ServerHandshake:
+        """Give one with the same arguments, which need not be checked again, at its beginning."""
+        handshake = object.__new__(type(self))
+        vars(handshake).update(vars(self))
+        handshake._begin()
+        return handshake
 
     @property
     def started(self) -> bool:
@@ -194,16 +205,15 @@ class ServerHandshake:
         Raises:
             ValueError: the date cannot be sent.
         """
-        headers = Headers({} if date is None else {"Date": date})
-        headers.update(self._server_headers)
-        for name in response.headers:
-            headers.pop(name, None)
-        for name, value in response.headers.items():
-            headers.add(name, value)
+        headers = response.headers.copy()
         # The framing is ours to tell: an application that is mistaken about it must not make what
         # follows look like another response.
-        headers.pop("Content-Length", None)
-        headers.pop("Transfer-Encoding", None)
+        for name in ("Content-Length", "Transfer-Encoding"):
+            if name in headers:
+                del headers[name]
+        added = Headers({} if date is None else {"Date": date})
+        if self._server_header is not None:
+            added.add("Server", self._server_header)
         body = b""
         if response.status != 101:
             _close(headers)
@@ -214,7 +224,8 @@ class ServerHandshake:
                 if request is None or request.method != "HEAD":
                     body = response.body
         lines = [f"HTTP/1.1 {response.status} {response.reason}"]
-        lines.extend(f"{name}: {value}" for name, value in headers.items())
+        lines.extend([f"{name}: {value}" for name, value in added.items() if name not in headers])
+        lines.extend([f"{name}: {value}" for name, value in headers.items()])
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
     def _accept(self, request: Request) -> Response:
@@ -230,13 +241,12 @@ class ServerHandshake:
         extension = None if offers is None else self._choose_extension(offers)
         subprotocol = self._choose_subprotocol(request, offered)
         answer = Headers(_UPGRADE_HEADERS)
-        answer["Sec-WebSocket-Accept"] = accept_key(key)
+        answer.add("Sec-WebSocket-Accept", accept_key(key))
         if subprotocol is not None:
-            answer["Sec-WebSocket-Protocol"] = subprotocol
+            answer.add("Sec-WebSocket-Protocol", subprotocol)
         if extension is not None:
-            answer["Sec-WebSocket-Extensions"] = build_extensions(
-                [(extension.name, extension.parameters)]
-            )
+            chosen = build_extensions([(extension.name, extension.parameters)])
+            answer.add("Sec-WebSocket-Extensions", chosen)
         self.subprotocol = subprotocol
         self.extension = extension
         return Response(101, "Switching Protocols", answer)
