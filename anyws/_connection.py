@@ -28,7 +28,6 @@ from anyio.lowlevel import checkpoint
 
 from ._fragments import OutgoingMessage, StreamedMessage, as_type
 from ._link import Link
-from ._transports import addresses
 from ._types import (
     MAX_CONTROL_SIZE,
     OPEN,
@@ -94,22 +93,24 @@ class Connection(ObjectStream[Data]):
         self._response = response
         self._subprotocol = subprotocol
         self._logger = logger
-        self._id = uuid.uuid4()
+        self._id: uuid.UUID | None = None
         # Asked for now: a socket that is closed does not know them any more.
         if request.remote_address is None:
-            self._local_address, self._remote_address = addresses(transport)
+            self._local_address, self._remote_address = transport.addresses()
         else:
             self._local_address = request.local_address
             self._remote_address = request.remote_address
 
     def __repr__(self) -> str:
-        return f"<{type(self).__module__}.{type(self).__name__} {self._id} {self.state.value}>"
+        return f"<{type(self).__module__}.{type(self).__name__} {self.id} {self.state.value}>"
 
     # What is known of the connection.
 
     @property
     def id(self) -> uuid.UUID:
         """A random identifier, for logs."""
+        if self._id is None:
+            self._id = uuid.uuid4()  # it asks the system for random bytes: not unless it is wanted
         return self._id
 
     @property

@@ -101,9 +101,7 @@ class Link:
         self.transport: Transport = transport
         self.protocol: Protocol = protocol
         self.logger: logging.Logger | logging.LoggerAdapter[Any] = logger
-        self.inbox: Inbox = Inbox(
-            options.queue_marks(), options.read_marks(), transport.make_parking
-        )
+        self.inbox: Inbox = Inbox(options.queue_marks, options.read_marks, transport.make_parking)
         self.pings: Pings = Pings()
         self.latency: float = 0.0
         self.closing_scopes: ClosingScopes = ClosingScopes()
@@ -113,7 +111,7 @@ class Link:
         """Set when the connection is over and its transport closed."""
         self.fragmenting: anyio.Event | None = None
         """Set while a fragmented message is being sent; its set() lets the next sender go."""
-        write_high, write_low = options.write_marks()
+        write_high, write_low = options.write_marks
         self.write_high: float = math.inf if write_high is None else write_high
         """Unsent bytes above which a message has to wait."""
         self._write_low = write_low or 0

@@ -26,7 +26,6 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._connection import Connection
 from ._http import Request, Response, text_response
-from ._transports import addresses
 from ._types import Role
 from .exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
 from .sansio._deflate import PerMessageDeflate
@@ -221,7 +220,7 @@ class ServerOpening:
                 raise InvalidMessage("connection closed before a request came") from None
             request = self._handshake.receive_data(data)
             if request is not None:
-                request.local_address, request.remote_address = addresses(self._transport)
+                request.local_address, request.remote_address = self._transport.addresses()
                 return request
 
     def _accept(self, request: Request) -> Response:

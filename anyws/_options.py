@@ -6,7 +6,7 @@ Owns the values that `connect` and `serve` have in common, and their checks; doe
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .sansio._protocol import parse_max_size, parse_pair
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 Limits = int | tuple[int | None, int | None] | None
 """A high-water mark, or (high, low); None is no limit."""
+
+Marks = tuple[int | None, int | None]
+"""A high-water mark and a low one; None is no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,26 +32,22 @@ class ConnectionOptions:
     max_queue: Limits = 2**5
     read_limit: Limits = 2**16
     write_limit: Limits = 2**16
+    queue_marks: Marks = field(init=False)
+    """The high and the low mark of `max_queue`, in messages."""
+    read_marks: Marks = field(init=False)
+    """Likewise of `read_limit`, in bytes."""
+    write_marks: Marks = field(init=False)
+    """Likewise of `write_limit`, in bytes."""
 
     def __post_init__(self) -> None:
         check_seconds("ping_interval", self.ping_interval)
         check_seconds("ping_timeout", self.ping_timeout)
         check_seconds("close_timeout", self.close_timeout)
         parse_max_size(self.max_size)
-        for marks in (self.queue_marks, self.read_marks, self.write_marks):
-            marks()
-
-    def queue_marks(self) -> tuple[int | None, int | None]:
-        """Give the high and the low mark of `max_queue`, in messages."""
-        return parse_marks("max_queue", self.max_queue, 4)
-
-    def read_marks(self) -> tuple[int | None, int | None]:
-        """Give the high and the low mark of `read_limit`, in bytes."""
-        return parse_marks("read_limit", self.read_limit, 2)
-
-    def write_marks(self) -> tuple[int | None, int | None]:
-        """Give the high and the low mark of `write_limit`, in bytes."""
-        return parse_marks("write_limit", self.write_limit, 4)
+        # The way to set what is frozen; once for all connections of a server.
+        object.__setattr__(self, "queue_marks", parse_marks("max_queue", self.max_queue, 4))
+        object.__setattr__(self, "read_marks", parse_marks("read_limit", self.read_limit, 2))
+        object.__setattr__(self, "write_marks", parse_marks("write_limit", self.write_limit, 4))
 
 
 def check_seconds(name: str, seconds: float | None) -> None:
@@ -98,7 +97,7 @@ def check_arguments(function: str, arguments: Iterable[str], others: Collection[
             raise TypeError(f"{function}() has no use for the argument {name!r}")
 
 
-def parse_marks(name: str, limits: Limits, low_divisor: int) -> tuple[int | None, int | None]:
+def parse_marks(name: str, limits: Limits, low_divisor: int) -> Marks:
     """Give the high-water and the low-water mark.
 
     Raises:

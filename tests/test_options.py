@@ -49,9 +49,9 @@ def test_limits_are_refused_when_the_low_mark_is_outside(low: int) -> None:
 
 def test_low_marks_are_a_quarter_of_the_high_ones_and_half_of_the_read_limit() -> None:
     options = ConnectionOptions(max_queue=100, read_limit=100, write_limit=100)
-    assert options.queue_marks() == (100, 25)
-    assert options.read_marks() == (100, 50)
-    assert options.write_marks() == (100, 25)
+    assert options.queue_marks == (100, 25)
+    assert options.read_marks == (100, 50)
+    assert options.write_marks == (100, 25)
 
 
 @pytest.mark.parametrize("name", ["ping_interval", "ping_timeout", "close_timeout"])
@@ -139,7 +139,7 @@ def test_stream_is_a_type_error_where_a_path_is_given() -> None:
 
 def test_none_is_no_limit() -> None:
     options = ConnectionOptions(None, None, None, None, None, None, None)
-    assert options.queue_marks() == options.read_marks() == options.write_marks() == (None, None)
+    assert options.queue_marks == options.read_marks == options.write_marks == (None, None)
 
 
 def test_negative_size_is_refused() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio import EndOfStream, aclose_forcefully
-from anyio.abc import SocketAttribute, SocketStream, UNIXSocketStream
+from anyio.abc import SocketStream, UNIXSocketStream
 from anyio.streams.stapled import MultiListener
 
 from ._accept import NativeListener
@@ -26,7 +26,7 @@ from ._tls import TLSTransport
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
     from os import PathLike
     from types import ModuleType
 
@@ -39,7 +39,6 @@ __all__ = [
     "Receiver",
     "StreamTransport",
     "Transport",
-    "addresses",
     "listen_tcp",
     "listen_unix",
     "native_listener",
@@ -160,14 +159,6 @@ async def wrap_tls(
         await aclose_forcefully(stream)
         raise
     return transport
-
-
-def addresses(stream: ByteStream) -> tuple[Any, Any]:
-    """Give our address and the peer's; None for what the socket below does not know."""
-    attributes: Mapping[Any, Callable[[], Any]] = stream.extra_attributes
-    local = attributes.get(SocketAttribute.local_address)
-    remote = attributes.get(SocketAttribute.remote_address)
-    return (None if local is None else local(), None if remote is None else remote())
 
 
 def wrap(stream: ByteStream, *, chunk_size: int = 65536) -> Transport:

@@ -51,6 +51,7 @@ class NativeListener(Listener[Transport]):
         self._listener = listener
         self._make_transport = make_transport
         self._socket = listener.extra(SocketAttribute.raw_socket)
+        self._is_tcp = self._socket.family != socket.AF_UNIX
         self._readiness = make_readiness(self._socket)
 
     async def serve(
@@ -82,7 +83,7 @@ class NativeListener(Listener[Transport]):
                         raise ClosedResourceError from exc
                     raise
                 raw.setblocking(False)
-                if raw.family != socket.AF_UNIX:
+                if self._is_tcp:
                     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 task_group.start_soon(handler, self._make_transport(raw))
             else:

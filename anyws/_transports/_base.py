@@ -6,14 +6,14 @@ Owns the interface; knows no WebSocket, no socket and no backend.
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from anyio.abc import ByteStream
+from anyio.abc import ByteStream, SocketAttribute
 
 from .._parking import make_parking
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from anyio.abc import TaskGroup
 
@@ -120,6 +120,13 @@ class Transport(ByteStream):
     @abc.abstractmethod
     def resume_reading(self) -> None:
         """Feed again."""
+
+    def addresses(self) -> tuple[Any, Any]:
+        """Give our address and the peer's; None for what the socket below does not know."""
+        attributes: Mapping[Any, Callable[[], Any]] = self.extra_attributes
+        local = attributes.get(SocketAttribute.local_address)
+        remote = attributes.get(SocketAttribute.remote_address)
+        return (None if local is None else local(), None if remote is None else remote())
 
     def make_parking(self) -> Parking:
         """Make the place where one task waits for what the receiver makes of what comes.

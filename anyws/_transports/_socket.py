@@ -218,19 +218,24 @@ class SocketTransport(Transport):
             SocketAttribute.family: lambda: raw.family,
             SocketAttribute.raw_socket: lambda: raw,
         }
-        try:
-            local = _plain_address(raw, raw.getsockname())
+        local, remote = self.addresses()
+        if local is not None:
             attributes[SocketAttribute.local_address] = lambda: local
             if raw.family != socket.AF_UNIX:
                 attributes[SocketAttribute.local_port] = lambda: local[1]
-            remote = _plain_address(raw, raw.getpeername())
+        if remote is not None:
             attributes[SocketAttribute.remote_address] = lambda: remote
             if raw.family != socket.AF_UNIX:
                 attributes[SocketAttribute.remote_port] = lambda: remote[1]
-        except OSError:
-            # One that was reset does not know its peer any more, and one that is closed not itself.
-            pass
         return attributes
+
+    def addresses(self) -> tuple[Any, Any]:
+        local = remote = None
+        # One that was reset does not know its peer any more, and one that is closed not itself.
+        with suppress(OSError):
+            local = _plain_address(self._socket.getsockname())
+            remote = _plain_address(self._socket.getpeername())
+        return local, remote
 
     # The beginning.
 
@@ -490,9 +495,9 @@ class SocketTransport(Transport):
         self._tell_write_end()
 
 
-def _plain_address(raw: socket.socket, address: Any) -> Any:
+def _plain_address(address: Any) -> Any:
     """Give an address of IPv6 without flow and scope, which anyio too leaves out or writes so."""
-    if raw.family != socket.AF_INET6:
+    if len(address) != 4 or isinstance(address, str | bytes):
         return address
     host, port, _, scope = address
     return (f"{host}%{scope}" if scope and "%" not in host else host), port
