@@ -47,7 +47,7 @@ _FIRST_LINES: dict[Kind, str] = {"request": "request line", "response": "status 
 
 # h11 lets most control characters pass. It also splits values from white space with a pattern
 # that takes quadratic time (33 million steps for a line of 8 KiB) if such a character ends it.
-_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)")
+_CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 
 # A line end and an empty line.
 _END = re.compile(rb"\n\r?\n")
@@ -101,7 +101,7 @@ class HeadReader:
                 )
             return None
         head = bytes(self._buffer[: self._searched])
-        if _CONTROL.search(head) is not None:
+        if _CONTROL.search(head.replace(b"\r\n", b"\n")) is not None:
             raise self._malformed("control character in the head")
         self.rest = bytes(self._buffer[self._searched :]) + data[len(taken) :]
         return head

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 SubprotocolSelector = Callable[[Request, Sequence[str]], str | None]
 """Chooses one of the subprotocols that a client offers, or None."""
 
-_UPGRADE_HEADERS = {"Upgrade": "websocket", "Connection": "Upgrade"}
+_UPGRADE_HEADERS = Headers({"Upgrade": "websocket", "Connection": "Upgrade"})
 
 _REQUEST_LINE = re.compile(rb"[^ ]+ [^ ]+ HTTP/([0-9]\.[0-9])\r?\n")
 
@@ -205,7 +205,9 @@ class ServerHandshake:
         Raises:
             ValueError: the date cannot be sent.
         """
-        headers = response.headers.copy()
+        # What is no Headers, though it should be, is not checked yet.
+        checked = type(response.headers) is Headers
+        headers = response.headers.copy() if checked else Headers(response.headers)
         # The framing is ours to tell: an application that is mistaken about it must not make what
         # follows look like another response.
         for name in ("Content-Length", "Transfer-Encoding"):
@@ -240,7 +242,7 @@ class ServerHandshake:
         offers = headers.get("Sec-WebSocket-Extensions")
         extension = None if offers is None else self._choose_extension(offers)
         subprotocol = self._choose_subprotocol(request, offered)
-        answer = Headers(_UPGRADE_HEADERS)
+        answer = _UPGRADE_HEADERS.copy()
         answer.add("Sec-WebSocket-Accept", accept_key(key))
         if subprotocol is not None:
             answer.add("Sec-WebSocket-Protocol", subprotocol)
@@ -297,9 +299,9 @@ def _parse_request(head: bytes) -> Request:
     # A body could be taken for frames, or frames for a body.
     if "Transfer-Encoding" in headers:
         raise InvalidMessage("request with a body: it has a Transfer-Encoding field")
-    for name, value in event.headers:
-        if name == b"content-length" and int(value) != 0:
-            raise InvalidMessage(f"request with a body: its Content-Length is {int(value)}")
+    size = int(headers.get("Content-Length", "0"))  # h11 has seen to it that it is one number
+    if size:
+        raise InvalidMessage(f"request with a body: its Content-Length is {size}")
     request = Request(event.method.decode("ascii"), event.target.decode("ascii"), headers)
     try:
         request.subprotocols = _parse_offered_subprotocols(headers)
@@ -338,7 +340,9 @@ def _check_version(headers: Headers) -> None:
         # RFC 6455 section 4.4: "it MUST respond with [...] |Sec-WebSocket-Version| header field(s)
         # that include all the values it supports"; RFC 9110 section 15.5.22 wants Upgrade with 426.
         error = InvalidHeader("Sec-WebSocket-Version", version, "the version here is 13")
-        raise _Refused(error, 426, headers={**_UPGRADE_HEADERS, "Sec-WebSocket-Version": "13"})
+        required = _UPGRADE_HEADERS.copy()
+        required.add("Sec-WebSocket-Version", "13")
+        raise _Refused(error, 426, headers=required)
 
 
 def _check_key(headers: Headers) -> str:
