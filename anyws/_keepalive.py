@@ -319,15 +319,19 @@ class Watchdog:
         self.deadline: float = math.inf
 
     def begin(self) -> None:
-        """Start the clock."""
-        if self._timeout is not None:
-            self.deadline = current_time() + self._timeout
-        self._arm()
+        """Start the clock, unless `hasten()` has."""
+        if self.deadline == math.inf:
+            if self._timeout is not None:
+                self.deadline = current_time() + self._timeout
+            self._arm()
 
     def hasten(self, timeout: float) -> None:
         """Leave at most `timeout` seconds from now, unless all is over."""
-        if not self._ended:
-            self.deadline = min(self.deadline, current_time() + timeout)
+        if self._timeout is not None:
+            timeout = min(timeout, self._timeout)
+        deadline = current_time() + timeout
+        if deadline < self.deadline and not self._ended:
+            self.deadline = deadline
             self._arm()
 
     def end(self) -> None:

@@ -476,16 +476,19 @@ class Link:
     def begin_end(self) -> None:
         """Do what is due once the connection is not open any more; may be called again."""
         protocol = self.protocol
-        if not self._ending:
+        beginning = not self._ending
+        if beginning:
             self._ending = self._detour = True
             self._keepalive.stop()
             self.closing_scopes.cancel()
-            self._watchdog.begin()
-            self.transport.attend()
         if protocol.eof_to_send:
             self.transport.write_eof()
             if self._flushed and protocol.close_rcvd is not None:
                 self._watchdog.hasten(_LINGER_TIMEOUT)
+        if beginning:
+            # Behind that, which may have set the timer already.
+            self._watchdog.begin()
+            self.transport.attend()
 
     def _discard(self) -> None:
         """Read on without regard to room: the peer's Close comes after all that it has sent."""

@@ -1033,6 +1033,19 @@ async def test_watchdog_can_only_be_hastened(
     assert watch.expired == pytest.approx([start + min(hastened, 10)])
 
 
+@pytest.mark.parametrize(("timeout", "deadline"), [(10, 2), (1, 1), (None, 2)])
+async def test_watchdog_that_is_hastened_first_keeps_the_shorter_time(
+    timeout: float | None, deadline: float
+) -> None:
+    watch = Watch()
+    start = current_time()
+    async with create_task_group() as tasks:
+        watchdog = Watchdog(timeout, watch.expire, TaskTimer(tasks).set)
+        watchdog.hasten(2)
+        watchdog.begin()
+    assert watch.expired == pytest.approx([start + deadline])
+
+
 async def test_watchdog_waits_for_ever_without_a_timeout() -> None:
     watch = Watch()
     async with create_task_group() as tasks:

@@ -414,8 +414,8 @@ class SocketTransport(Transport):
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
         self._end_writing()
-        self._call_soon(self._tell_write_end)
         self.resume_reading()  # what else would see the peer's end?
+        self._tell_write_end()
 
     def _lose_writing(self, error: Exception) -> None:
         self._write_error = error
