@@ -470,6 +470,29 @@ async def test_listener_that_is_closed_ends_serving() -> None:
         await serve()
 
 
+async def test_connection_that_comes_when_serving_is_cancelled_is_served_by_the_next() -> None:
+    served: list[Transport] = []
+
+    async def handle(transport: Transport) -> None:
+        served.append(transport)
+        await transport.aclose()
+
+    async with await listen() as listener, create_task_group() as tg:
+        port = listener.extra(SocketAttribute.local_port)
+        async with create_task_group() as first:
+            first.start_soon(listener.serve, handle, tg)
+            await settle()
+            client = socket.create_connection(("127.0.0.1", port))
+            await checkpoint()  # it is seen in this turn, after the cancellation
+            first.cancel_scope.cancel()
+        tg.start_soon(listener.serve, handle, tg)
+        with client, fail_after(LIMIT):
+            while not served:
+                await checkpoint()
+        tg.cancel_scope.cancel()
+    assert len(served) == 1
+
+
 async def test_others_have_their_turn_while_many_connect() -> None:
     accepted = 0
     turns: list[int] = []

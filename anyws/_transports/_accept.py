@@ -51,7 +51,7 @@ class NativeListener(Listener[Transport]):
         self._listener = listener
         self._make_transport = make_transport
         self._socket = listener.extra(SocketAttribute.raw_socket)
-        self._is_tcp = self._socket.family != socket.AF_UNIX
+        self._is_tcp = listener.extra(SocketAttribute.family) != socket.AF_UNIX
         self._readiness = make_readiness(self._socket)
 
     async def serve(

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import ClosedResourceError
 
-from .._parking import AsyncioParking
 from ._socket import SocketTransport
 
 if TYPE_CHECKING:
@@ -244,8 +243,7 @@ class AsyncioReadiness:
     def __init__(self, raw_socket: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
         self._descriptor = raw_socket.fileno()
-        self._parking = AsyncioParking()
-        self._waiting = False
+        self._guest: Guest | None = None
         self._watching = False
         self._closed = False
 
@@ -257,22 +255,24 @@ class AsyncioReadiness:
 
         Cancellation: loses nothing.
         """
-        self._waiting = True
+        self._guest = Guest(loop=self._loop)
         try:
             if not self._watching:
                 self._watching = True
                 self._loop.add_reader(self._descriptor, self._wake)
-            await self._parking.park()  # _wake() or close() ends it
+            await self._guest  # _wake() or close() ends it
         finally:
-            self._waiting = False
+            self._guest = None
         if self._closed:
             raise ClosedResourceError
 
     def _wake(self) -> None:
-        if self._waiting:
-            self._parking.wake()
-        else:
+        guest = self._guest
+        if guest is None:
             self._ignore()
+        elif not guest.done():
+            guest.set_result(None)
+            guest.go_on()
 
     def _ignore(self) -> None:
         if self._watching:
@@ -283,4 +283,6 @@ class AsyncioReadiness:
         """Let who waits go."""
         self._closed = True
         self._ignore()
-        self._parking.wake()
+        if self._guest is not None and not self._guest.done():
+            self._guest.set_result(None)
+            self._guest.go_on_soon()
