@@ -59,12 +59,14 @@ def broadcast(
     shared = SharedMessage(message, text)
     for connection in connections:
         link = connection._link
-        if link.protocol.state is not OPEN:
+        protocol = link.protocol
+        transport = link.transport
+        if protocol.state is not OPEN:
             continue
         if link.fragmenting is not None:
             link.logger.warning("message left out: a fragmented message is being sent")
-        elif not link.must_wait:
-            link.transport.write(link.protocol.send_shared(shared))
+        elif transport.write_buffer_size <= link.write_high:
+            transport.write(protocol.send_shared(shared))
         elif slow == "close":
             _close_slow(link)
         else:

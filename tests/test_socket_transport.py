@@ -121,6 +121,22 @@ async def test_replies_leave_together_when_several_are_to_be_expected() -> None:
         assert raw.sent == [20]
 
 
+async def test_write_leaves_at_once_when_another_socket_has_read_since_the_last() -> None:
+    async with counted() as (transport, raw, _), running(transport):
+        async with counted() as (other, _, far), running(other) as run:
+
+            def write_thrice() -> None:
+                for _ in range(3):
+                    transport.write(b"a")
+
+            run.on_feed = write_thrice
+            for number in range(1, 4):
+                far.send(b"ping")
+                await run.receive(4 * number)
+        assert raw.sent[:2] == [1, 2]
+        assert sum(raw.sent) == 9
+
+
 async def test_many_bytes_leave_before_the_turn_ends() -> None:
     async with counted() as (transport, raw, _), running(transport):
         transport.write(b"first")

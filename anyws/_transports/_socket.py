@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import socket
+import sys
 import threading
 from collections import deque
 from contextlib import suppress
@@ -38,11 +39,21 @@ _BURST = 8
 _CHUNK_SIZE = 2**18
 
 
+class _Turns:
+    """Counts what is read: what is written before and after is not of one turn."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 class _Scratch(threading.local):
-    """Where the sockets of a thread receive, one after the other."""
+    """Where the sockets of a thread receive, one after the other, and how often they have."""
 
     def __init__(self) -> None:
         self.view = memoryview(bytearray(_CHUNK_SIZE))
+        self.turns = _Turns()
 
 
 _SCRATCH = _Scratch()
@@ -51,9 +62,10 @@ _SCRATCH = _Scratch()
 class SocketTransport(Transport):
     """A connected socket as a transport.
 
-    The first write after something has come goes to the socket at once: the reply of a ping-pong.
-    Those that follow, and all if the receiver expects several, are sent together at the end of the
-    turn of the event loop, or when they are many bytes.
+    The first write after something has come goes to the socket at once: the reply of a ping-pong,
+    or what another socket has made us send. Those that follow, and all if the receiver expects
+    several, are sent together at the end of the turn of the event loop, or when they are many
+    bytes.
 
     Args:
         raw_socket: a connected, non-blocking socket; the transport owns it from now on.
@@ -77,6 +89,8 @@ class SocketTransport(Transport):
         "_scratch",
         "_socket",
         "_task_group",
+        "_turn",
+        "_turns",
         "_watching",
         "_write_end_told",
         "_write_ended",
@@ -97,6 +111,11 @@ class SocketTransport(Transport):
         # Whether the next write goes to the socket at once, and whether one that did not will be
         # sent at the end of the turn, or once the socket takes more.
         self._at_once = False
+        # When the last one did; another socket that has read since opens a new turn. So each
+        # message of a broadcast goes at once: to send those to 1,000 later costs 3 ms more on
+        # asyncio, and 12 on trio.
+        self._turns = _SCRATCH.turns
+        self._turn = sys.maxsize  # until start()
         # Whether a write has only to be kept until then.
         self._corking = False
         self._flush_due = False
@@ -249,6 +268,7 @@ class SocketTransport(Transport):
             self._watching = True
             self._watch_reading()
         self._at_once = True
+        self._turn = self._turns.count
         if self._chunks or self._latest or self._eof_written:
             self._flush_soon()
 
@@ -263,7 +283,8 @@ class SocketTransport(Transport):
             return
         if self._write_ended or self._eof_written:
             return
-        if self._at_once and not self._chunks and not self._latest:
+        new_turn = self._at_once or self._turn < self._turns.count
+        if new_turn and not self._chunks and not self._latest:
             sent = self._send_at_once(self._socket.send, data)
             if sent < len(data) and not self._write_ended:
                 self._keep(memoryview(data)[sent:])
@@ -299,6 +320,7 @@ class SocketTransport(Transport):
     def _send_at_once(self, send: Callable[[Any], int], data: Any) -> int:
         """Send what the socket takes, and say how much that was."""
         self._at_once = False
+        self._turn = self._turns.count
         try:
             sent = send(data)
         except BlockingIOError:
@@ -355,6 +377,7 @@ class SocketTransport(Transport):
             self._flush_due = False
             # Who has written much in this turn goes on in the next.
             self._at_once = len(self._chunks) <= _BURST
+            self._turn = self._turns.count
             self._flush()
 
     def _block(self) -> None:
@@ -448,6 +471,8 @@ class SocketTransport(Transport):
             scratch = self._scratch
             size = self._socket.recv_into(scratch)
             if size:
+                self._turns.count += 1
+                self._turn = self._turns.count
                 # Lent, not copied: for 1 MiB that spares a tenth of all that a server spends.
                 self._at_once = not self._receiver.feed(scratch[:size])
                 return

@@ -306,6 +306,10 @@ class Protocol:
             ConnectionClosed: the connection is no longer open.
             RuntimeError: a fragmented message is not complete yet.
         """
+        if self._plain and self._next_key is None:
+            frame = message.frames.get(None)
+            if frame is not None:
+                return frame
         self._check_open()
         if self._sending_text is not None:
             raise RuntimeError("a fragmented message is not complete yet")
