@@ -37,7 +37,10 @@ REQUEST = (
 
 
 def xor(payload: bytes, key: bytes) -> bytes:
-    return bytes(byte ^ key[index % 4] for index, byte in enumerate(payload))
+    size = len(payload)
+    keys = (key * (size // 4 + 1))[:size]
+    whole = int.from_bytes(payload, "big") ^ int.from_bytes(keys, "big")
+    return whole.to_bytes(size, "big")
 
 
 def frame(
@@ -87,10 +90,7 @@ class Frame:
 
 
 def split_frames(data: bytes) -> tuple[list[Frame], bytes]:
-    """Read the frames in `data`; give them and what is behind the last whole one.
-
-    It is for much data: it unmasks a payload in one go.
-    """
+    """Read the frames in `data`; give them and what is behind the last whole one."""
     frames = []
     start = 0
     while len(data) - start >= 2:
@@ -105,9 +105,7 @@ def split_frames(data: bytes) -> tuple[list[Frame], bytes]:
         if len(data) < at + size:
             break
         if masked:
-            stream = (key * (size // 4 + 1))[:size]
-            whole = int.from_bytes(payload, "big") ^ int.from_bytes(stream, "big")
-            payload = whole.to_bytes(size, "big")
+            payload = xor(payload, key)
         frames.append(Frame(first & 0x0F, payload, bool(first & 0x80), first >> 4 & 7, masked))
         start = at + size
     return frames, data[start:]
