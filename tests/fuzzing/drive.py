@@ -1,0 +1,27 @@
+"""The process of one search: atheris drives a target of what it instruments as it is imported.
+
+Owns what is instrumented; `run` starts it. Nothing of anyws may be imported before.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+INSTRUMENTED = ["anyws.sansio", "h11"]
+
+
+def main() -> None:
+    """Drive the target that is named first, with the options of libFuzzer that follow."""
+    # Not among the tools for tests: `nox -s fuzz` installs it.
+    atheris: Any = importlib.import_module("atheris")
+    with atheris.instrument_imports(include=INSTRUMENTED):
+        targets = importlib.import_module("tests.fuzzing.targets")
+    program, target, *options = sys.argv
+    atheris.Setup([program, *options], targets.TARGETS[target])
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
