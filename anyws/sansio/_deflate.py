@@ -314,6 +314,9 @@ class Deflate(Extension):
             PayloadTooBig: the result has more than `max_size` bytes; one more was made at the most.
             ProtocolError: the payload is not valid DEFLATE.
         """
+        # An empty fragment begins no stream, which would have to be ended.
+        if not fin and not len(payload):
+            return b""
         # Where no stream has begun there is none to end: a sender that forgot the empty block
         # after a final one (section 7.2.3.4) is understood.
         if fin and (self._decompressor is not None or len(payload)):

@@ -503,6 +503,15 @@ def test_message_is_decoded_when_the_empty_block_after_a_final_one_is_missing(cu
     assert extension.decode(HELLO_AGAIN, None, fin=True) == b"Hello"
 
 
+@pytest.mark.parametrize("payload", [b"", HELLO_FINAL[:-1]])
+def test_empty_fragments_change_nothing_when_no_stream_has_begun(payload: bytes) -> None:
+    extension = Deflate(())
+    extension.decode(payload, None, fin=False)
+    assert extension.decode(b"", None, fin=False) == b""
+    assert extension.decode(b"", None, fin=True) == b""
+    assert extension.decode(HELLO, None, fin=True) == b"Hello"
+
+
 @pytest.mark.parametrize("piece_size", [100, 5000, 10**6])
 @pytest.mark.parametrize("bits", [9, 12, 15])
 def test_block_after_a_final_one_can_refer_to_all_of_the_window(bits: int, piece_size: int) -> None:
