@@ -67,11 +67,11 @@ async def soak(minutes: float) -> list[Sample]:
     """
     samples: list[Sample] = []
     connections = messages = 0
-    start = anyio.current_time()
     async with anyws.serve(echo, "127.0.0.1", close_timeout=1) as server:
         await anyio.sleep(_SETTLING_INTERVAL)  # until it accepts
         idle = count_resources().tasks
-        while (elapsed := anyio.current_time() - start) < 60 * minutes:
+        start = anyio.current_time()
+        while not samples or anyio.current_time() < start + 60 * minutes:
             crowd = Crowd(server.port)
             await to_thread.run_sync(crowd.open, READERS, STALLED)
             await to_thread.run_sync(crowd.stall)
@@ -84,6 +84,7 @@ async def soak(minutes: float) -> list[Sample]:
             await to_thread.run_sync(crowd.leave)
             connections += READERS + STALLED + 1
             messages += crowd.echoes + 4
+            elapsed = anyio.current_time() - start
             if not samples or elapsed >= samples[-1].seconds + INTERVAL:
                 resources = await _settle(idle)
                 samples.append(Sample(elapsed, connections, messages, resources))
