@@ -15,7 +15,13 @@ from anyio import move_on_after
 from . import _transports
 from ._lifespan import Lifespan
 from ._opening import choose_compression, open_client
-from ._options import ConnectionOptions, check_arguments, check_seconds, check_ssl
+from ._options import (
+    ConnectionOptions,
+    check_arguments,
+    check_logger,
+    check_seconds,
+    check_ssl,
+)
 from .sansio._client_handshake import ClientHandshake
 from .sansio._handshake import PRODUCT
 from .sansio._uri import parse_uri
@@ -108,6 +114,7 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
     ) -> None:
         self._uri = parse_uri(uri)
         check_ssl(ssl)
+        check_logger(logger)
         if ssl is not None and not self._uri.secure and stream is None:
             raise ValueError(f"ssl is given, but {self._uri} is not a wss URI")
         self._stream = stream

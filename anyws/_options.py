@@ -5,6 +5,7 @@ Owns the values that `connect` and `serve` have in common, and their checks; doe
 
 from __future__ import annotations
 
+import logging
 import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -74,6 +75,17 @@ def check_ssl(context: ssl.SSLContext | None) -> None:
     """
     if context is not None and not isinstance(context, ssl.SSLContext):
         raise TypeError(f"ssl must be a ssl.SSLContext or None, not {type(context).__name__}")
+
+
+def check_logger(logger: object) -> None:
+    """See that it can be logged to, or is None.
+
+    Raises:
+        TypeError: it cannot.
+    """
+    if logger is not None and not isinstance(logger, logging.Logger | logging.LoggerAdapter):
+        kind = type(logger).__name__
+        raise TypeError(f"logger must be a logging.Logger, a LoggerAdapter or None, not {kind}")
 
 
 def check_callable(name: str, value: object) -> None:

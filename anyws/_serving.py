@@ -24,6 +24,7 @@ from ._options import (
     ConnectionOptions,
     check_arguments,
     check_callable,
+    check_logger,
     check_seconds,
     check_ssl,
 )
@@ -143,6 +144,7 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
             if hook is not None:
                 check_callable(name, hook)
         check_ssl(ssl)
+        check_logger(logger)
         if handler_errors not in {"log", "raise"}:
             raise ValueError(f"handler_errors {handler_errors!r}, expected 'log' or 'raise'")
         if max_connections is not None and not isinstance(max_connections, int):

@@ -92,6 +92,15 @@ def test_ssl_that_is_no_context_is_a_type_error_of_the_call(context: Any) -> Non
         anyws.serve(handler, ssl=context)
 
 
+@pytest.mark.parametrize("logger", ["anyws", print])
+def test_logger_that_cannot_log_is_a_type_error_of_the_call(logger: Any) -> None:
+    text = r"^logger must be a logging.Logger, a LoggerAdapter or None, not (str|builtin_function)"
+    with pytest.raises(TypeError, match=text):
+        anyws.connect("ws://localhost/", logger=logger)
+    with pytest.raises(TypeError, match=text):
+        anyws.serve(handler, logger=logger)
+
+
 async def handler(ws: anyws.Connection) -> None:
     """Never runs."""
 
