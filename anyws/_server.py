@@ -27,6 +27,7 @@ from . import _transports
 from ._http import Response, text_response
 from ._lifespan import Lifespan
 from ._opening import ServerOpening, ServerSettings
+from ._options import check_seconds
 from ._tasks import without_cancellation
 from ._types import OPEN, Close, CloseCode
 from .sansio._protocol import check_close
@@ -118,7 +119,7 @@ class Server:
         await self._closed.wait()
 
     async def close(
-        self, code: int = CloseCode.GOING_AWAY, reason: str = "", grace: float = 10.0
+        self, code: int = CloseCode.GOING_AWAY, reason: str = "", grace: float | None = 10.0
     ) -> None:
         """Stop listening, end all connections, and wait for their handlers.
 
@@ -129,14 +130,18 @@ class Server:
         Args:
             code: as in `Connection.close`.
             reason: likewise.
-            grace: seconds.
+            grace: seconds; None is no limit.
 
         Raises:
-            ValueError: the code or the reason is none that may be sent; the server goes on.
+            ValueError: the code or the reason is none that may be sent, or `grace` is negative; the
+                server goes on.
+            TypeError: an argument has the wrong type; likewise.
 
         Cancellation: the server goes on closing, without mercy: handlers are cancelled at once.
         """
         close = check_close(code, reason)
+        if grace != 0:
+            check_seconds("grace", grace)
         if not self._closing:
             self._closing = True
             self._close = close

@@ -227,6 +227,20 @@ async def test_second_call_with_less_grace_hastens_the_end() -> None:
         assert anyio.current_time() - started_at == pytest.approx(2)
 
 
+@pytest.mark.parametrize(
+    ("grace", "error"), [(-1, ValueError), (float("nan"), ValueError), ("1", TypeError)]
+)
+async def test_grace_that_is_no_time_is_refused_and_the_server_goes_on(
+    grace: Any, error: type[Exception]
+) -> None:
+    async with serving_memory() as (server, connect):
+        with pytest.raises(error, match=r"^grace "):
+            await server.close(grace=grace)
+        peer = await connect()
+        await open_peer(peer)
+        await peer.finish()
+
+
 @pytest.mark.behaviour(96)
 async def test_close_from_a_handler_ends_the_server_and_then_that_handler() -> None:
     ended = []
