@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nox
 
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
 ROOT = Path(__file__).parent
 SOURCES = ("anyws", "tests", "examples", "noxfile.py")
+
+# Options of gcc: for addresses and undefined behaviour, and an end at the first finding.
+SANITIZERS = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 nox.needs_version = ">=2025.5.1"
 nox.options.sessions = ["lint", "types", "imports", "tests", "coverage"]
@@ -88,23 +96,35 @@ def portable(session: nox.Session) -> None:
 @nox.session
 def sanitizers(session: nox.Session) -> None:
     """Run the tests of the codec under the sanitizers for addresses and undefined behaviour."""
-    flags = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
-    environment = {"ANYWS_EXTENSION": "require", "CFLAGS": flags, "LDFLAGS": flags}
     install(session, "test")
-    session.install("--quiet", "setuptools>=77")
-    session.run(
-        *("python", "setup.py", "--quiet", "build_ext", "--inplace", "--force"), env=environment
-    )
     library = session.run("gcc", "-print-file-name=libasan.so", external=True, silent=True)
-    session.run(
-        *("python", "-m", "pytest", "-n", "0", "tests/sansio", *session.posargs),
-        env={
-            "LD_PRELOAD": str(library).strip(),
-            "ASAN_OPTIONS": "detect_leaks=0",
-            "PYTHONMALLOC": "malloc",
-        },
-    )
-    session.run(*("python", "setup.py", "--quiet", "build_ext", "--inplace", "--force"))
+    compiler = {"CFLAGS": SANITIZERS, "LDFLAGS": SANITIZERS}
+    with sanitized_codec(session, compiler, str(library)) as environment:
+        session.run(
+            *("python", "-m", "pytest", "-n", "0", "tests/sansio", *session.posargs),
+            env=environment,
+        )
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Search a minute for each parser for what breaks it; say `-- --seconds 600` for more.
+
+    What uses the compiled codec is searched once more, with the codec under the sanitizers.
+    """
+    install(session, "test")
+    session.install("--quiet", "atheris>=3")
+    search = ("python", "-m", "tests.fuzzing.run", *session.posargs)
+    session.run(*search)
+    # Atheris has them and libFuzzer in one library, and gcc's own must not be linked beside it.
+    code = "import atheris; print(atheris.path() + '/asan_with_fuzzer.so')"
+    library = session.run("python", "-c", code, silent=True)
+    compiler = {
+        "CC": f"gcc -pthread {SANITIZERS} -fsanitize-coverage=trace-cmp",
+        "LDSHARED": "gcc -pthread -shared",
+    }
+    with sanitized_codec(session, compiler, str(library)) as environment:
+        session.run(*search, "--compiled", env=environment)
 
 
 @nox.session
@@ -139,6 +159,30 @@ def readme(session: nox.Session, compiler: str | None) -> None:
         session.run("git", "clone", "--quiet", str(ROOT), str(clone))
         with session.chdir(clone):
             session.run("sh", "-euc", command, env={"CC": compiler, "PYTHONPATH": None})
+
+
+@contextmanager
+def sanitized_codec(
+    session: nox.Session, compiler: dict[str, str], library: str
+) -> Generator[dict[str, str], None, None]:
+    """Have a codec that is compiled with the sanitizers; give the environment that it runs in.
+
+    Args:
+        session: where.
+        compiler: what makes the compiler use them, as environment variables of setup.py.
+        library: the path of their library.
+    """
+    build = ("python", "setup.py", "--quiet", "build_ext", "--inplace", "--force")
+    session.install("--quiet", "setuptools>=77")
+    session.run(*build, env={"ANYWS_EXTENSION": "require", **compiler})
+    try:
+        yield {
+            "LD_PRELOAD": library.strip(),
+            "ASAN_OPTIONS": "detect_leaks=0",
+            "PYTHONMALLOC": "malloc",
+        }
+    finally:
+        session.run(*build)
 
 
 def pinned(name: str) -> list[str]:

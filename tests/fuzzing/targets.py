@@ -295,11 +295,16 @@ def _inflate(
 
 
 def _inflate_at_once(messages: list[bytes], terms: _Terms) -> list[bytes | None]:
-    """Inflate as RFC 7692 section 7.2.2 says; None for what is wrong or has a final block."""
+    """Inflate as RFC 7692 section 7.2.2 says; None from where that has no answer.
+
+    That is behind what is corrupt, behind a final block, and where a stream begins with nothing.
+    """
     results: list[bytes | None] = []
     inflater = None
     for message in messages:
         if inflater is None or terms.no_context_takeover:
+            if not message:
+                break
             inflater = zlib.decompressobj(-max(terms.bits, 9))
         try:
             output = inflater.decompress(message + TAIL, 2**22)
