@@ -1,7 +1,7 @@
 """Connecting: from a URI, or from a stream, to a Connection.
 
-Owns the course of a client's opening, under one deadline; knows no byte of it. RFC 6455 section
-4.1.
+Owns the course of a client's opening, redirects included, under one deadline; knows no byte of it.
+RFC 6455 section 4.1.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from ._options import (
     check_seconds,
     check_ssl,
 )
+from .exceptions import InvalidHandshake, InvalidStatus
 from .sansio._client_handshake import ClientHandshake
 from .sansio._handshake import PRODUCT
+from .sansio._redirects import Redirects
 from .sansio._uri import parse_uri
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from ._options import Limits
     from .sansio._deflate import PerMessageDeflate
     from .sansio._extensions import ClientExtension
+    from .sansio._uri import WebSocketURI
 
 __all__ = ["connect", "unix_connect", "wrap_client"]
 
@@ -54,19 +57,25 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         uri: "ws://", "wss://", or "ws+unix:///path.sock:/resource"; user information becomes Basic
             authentication.
         stream: a byte stream that is connected already; no TLS is added to it unless `ssl` is
-            given.
+            given, and no redirect is followed.
         ssl: the context for TLS, with a client certificate if the server wants one; None takes the
             default of the standard library for wss, which checks the server's certificate and name.
         server_hostname: the name that the server's certificate must have; None takes the URI's
-            host.
+            host, and so does a redirect to another origin.
         origin: the Origin field.
         subprotocols: what to offer, in order of preference.
         extensions: what to offer before permessage-deflate.
         compression: "deflate", a PerMessageDeflate with other parameters, or None.
-        additional_headers: more fields of the request.
+        additional_headers: more fields of the request. Authorization, Cookie and Host are left out
+            after a redirect to another origin (scheme, host or port), and so is the Basic
+            authentication of the URI.
         user_agent_header: the User-Agent field; None leaves it out.
-        open_timeout: seconds for DNS, TCP, TLS and the opening handshake together; None is no
-            limit.
+        max_redirects: how many redirects (HTTP 301, 302, 303, 307, 308) are followed; 0 follows
+            none. `request` of the connection tells where they have led. They may go to http and
+            https, which stand for ws and wss, but not from wss to ws. Over a UNIX socket none is
+            followed.
+        open_timeout: seconds for DNS, TCP, TLS and the opening handshake together, over all
+            redirects; None is no limit.
         ping_interval: seconds between keepalive Pings; None sends none.
         ping_timeout: seconds that the Pong may take; None is no limit.
         close_timeout: seconds for the end of the connection, from its beginning; None is no limit.
@@ -83,7 +92,8 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
             InvalidURI is one.
         TypeError: an argument has the wrong type.
         OSError: on entering: there is no connection to the server, or TLS fails (ssl.SSLError).
-        InvalidHandshake: on entering: the server refuses, or what it answers is no handshake.
+        InvalidHandshake: on entering: the server refuses, or what it answers is no handshake. A
+            redirect that is not followed is an InvalidStatus, whose text says why.
         TimeoutError: on entering: `open_timeout` is over.
 
     Cancellation: on entering, nothing is left open.
@@ -102,6 +112,7 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         compression: str | PerMessageDeflate | None = "deflate",
         additional_headers: HeadersLike | None = None,
         user_agent_header: str | None = PRODUCT,
+        max_redirects: int = 10,
         open_timeout: float | None = 10,
         ping_interval: float | None = 20,
         ping_timeout: float | None = 20,
@@ -112,25 +123,23 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         write_limit: Limits = 2**16,
         logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
     ) -> None:
-        self._uri = parse_uri(uri)
+        start = parse_uri(uri)
         check_ssl(ssl)
         check_logger(logger)
-        if ssl is not None and not self._uri.secure and stream is None:
-            raise ValueError(f"ssl is given, but {self._uri} is not a wss URI")
+        if ssl is not None and not start.secure and stream is None:
+            raise ValueError(f"ssl is given, but {start} is not a wss URI")
         self._stream = stream
         self._ssl = ssl
         self._server_hostname = server_hostname
-        self._unix_path: str | PathLike[str] | None = self._uri.unix_path
         deflate = choose_compression(compression)
-        offers = [*(extensions or ()), *(() if deflate is None else (deflate,))]
-        self._handshake = ClientHandshake(
-            self._uri,
-            origin=origin,
-            subprotocols=subprotocols,
-            extensions=offers,
-            additional_headers=additional_headers,
-            user_agent=user_agent_header,
-        )
+        self._origin = origin
+        self._subprotocols = subprotocols
+        self._extensions = [*(extensions or ()), *(() if deflate is None else (deflate,))]
+        self._user_agent = user_agent_header
+        check_max_redirects(max_redirects)
+        follows = stream is None and start.unix_path is None
+        self._redirects = Redirects(start, additional_headers, max_redirects if follows else 0)
+        self._handshake = self._make_handshake()
         check_seconds("open_timeout", open_timeout)
         self._open_timeout = open_timeout
         self._options = ConnectionOptions(
@@ -156,13 +165,7 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         if self._entered:
             raise RuntimeError("connect() can be entered only once: call it again")
         self._entered = True
-        with move_on_after(self._open_timeout) as scope:
-            connection, trailing_data = await self._open()
-        if scope.cancelled_caught:
-            raise TimeoutError(
-                f"no connection to {self._uri} after {self._open_timeout} seconds (open_timeout)"
-            )
-        self._lifespan = Lifespan(connection, trailing_data)
+        self._lifespan = Lifespan(*await self._open_in_time())
         return await self._lifespan.__aenter__()
 
     async def __aexit__(
@@ -174,27 +177,65 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         assert self._lifespan is not None
         await self._lifespan.__aexit__(exc_type, exc, traceback)
 
+    def _make_handshake(self) -> ClientHandshake:
+        return ClientHandshake(
+            self._redirects.uri,
+            origin=self._origin,
+            subprotocols=self._subprotocols,
+            extensions=self._extensions,
+            additional_headers=self._redirects.headers,
+            user_agent=self._user_agent,
+        )
+
+    async def _open_in_time(self) -> tuple[Connection, bytes]:
+        """Open a connection whose tasks do not run yet; give it and what came behind its opening.
+
+        Cancellation: nothing is left open.
+        """
+        with move_on_after(self._open_timeout):
+            return await self._open()
+        raise TimeoutError(
+            f"no connection to {self._redirects} after {self._open_timeout} seconds (open_timeout)"
+        )
+
     async def _open(self) -> tuple[Connection, bytes]:
+        redirects = self._redirects
+        while True:
+            try:
+                return await self._open_at(redirects.uri)
+            except (OSError, InvalidHandshake) as exc:
+                if not isinstance(exc, InvalidStatus) or not redirects.apply_to(exc.response):
+                    if redirects:
+                        exc.add_note(f"after redirects: {redirects}")
+                    raise
+                response = exc.response
+            redirects.follow(response)
+            self._logger.info("redirected: %s", redirects)
+            self._handshake = self._make_handshake()
+
+    async def _open_at(self, uri: WebSocketURI) -> tuple[Connection, bytes]:
         stream = self._stream
         context = self._ssl
         if stream is None:
-            stream = await self._connect()
-            if context is None and self._uri.secure:
+            stream = await self._connect(uri)
+            if context is None and uri.secure:
                 context = default_ssl_context()
         if context is not None:
+            hostname = None if self._redirects.changed_origin else self._server_hostname
             stream = await _transports.wrap_tls(
                 stream,
                 context,
                 server_side=False,
-                server_hostname=self._server_hostname or self._uri.host,
+                server_hostname=hostname or uri.host,
             )
         transport = _transports.wrap(stream)
         return await open_client(transport, self._handshake, self._options, self._logger)
 
-    async def _connect(self) -> ByteStream:
-        if self._unix_path is not None:
-            return await _transports.open_unix(self._unix_path)
-        return await _transports.open_tcp(self._uri.host, self._uri.port)
+    async def _connect(self, uri: WebSocketURI) -> ByteStream:
+        """Open the stream that TLS, or the opening handshake, runs over."""
+        if uri.unix_path is not None:
+            return await _transports.open_unix(uri.unix_path)
+        return await _transports.open_tcp(uri.host, uri.port)
 
 
 class unix_connect(connect):  # noqa: N801  # it is used as a function
@@ -203,7 +244,7 @@ class unix_connect(connect):  # noqa: N801  # it is used as a function
     Args:
         path: the path of the socket.
         uri: what the request asks for; wss adds TLS.
-        arguments: those of `connect`, but `stream`.
+        arguments: those of `connect`, but `stream` and `max_redirects`: none is followed.
 
     Raises:
         OSError: and others, as `connect`.
@@ -214,9 +255,12 @@ class unix_connect(connect):  # noqa: N801  # it is used as a function
     def __init__(
         self, path: str | PathLike[str], uri: str = "ws://localhost/", **arguments: Any
     ) -> None:
-        check_arguments("unix_connect", arguments, {"stream"})
-        super().__init__(uri, **arguments)
-        self._unix_path = path
+        check_arguments("unix_connect", arguments, {"stream", "max_redirects"})
+        super().__init__(uri, max_redirects=0, **arguments)
+        self._path = path
+
+    async def _connect(self, uri: WebSocketURI) -> ByteStream:
+        return await _transports.open_unix(self._path)
 
 
 class wrap_client(connect):  # noqa: N801  # it is used as a function
@@ -225,7 +269,8 @@ class wrap_client(connect):  # noqa: N801  # it is used as a function
     Args:
         stream: a connected stream: TLS in TLS, an SSH channel, memory. The block closes it.
         uri: what the request asks for.
-        arguments: those of `connect`; TLS is added only if `ssl` is given.
+        arguments: those of `connect`, but `max_redirects`: none is followed; TLS is added only if
+            `ssl` is given.
 
     Raises:
         InvalidHandshake: and others, as `connect`.
@@ -234,7 +279,21 @@ class wrap_client(connect):  # noqa: N801  # it is used as a function
     """
 
     def __init__(self, stream: ByteStream, uri: str = "ws://localhost/", **arguments: Any) -> None:
+        check_arguments("wrap_client", arguments, {"max_redirects"})
         super().__init__(uri, stream=stream, **arguments)
+
+
+def check_max_redirects(max_redirects: int) -> None:
+    """See that it is a number of redirects.
+
+    Raises:
+        ValueError: it is negative.
+        TypeError: it is no integer.
+    """
+    if not isinstance(max_redirects, int):
+        raise TypeError(f"max_redirects must be an int, not {type(max_redirects).__name__}")
+    if max_redirects < 0:
+        raise ValueError(f"max_redirects of {max_redirects} is negative")
 
 
 def default_ssl_context() -> ssl_module.SSLContext:

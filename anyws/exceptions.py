@@ -110,14 +110,21 @@ class InvalidHandshake(WebSocketException):
 
 
 class InvalidStatus(InvalidHandshake):
-    """The server answered with another HTTP status than 101; the response has its body."""
+    """The server answered with another HTTP status than 101; the response has its body.
 
-    def __init__(self, response: Response) -> None:
-        super().__init__(response)
+    Args:
+        response: the answer.
+        problem: why it was not followed, if it is a redirect.
+    """
+
+    def __init__(self, response: Response, problem: str | None = None) -> None:
+        super().__init__(response, problem)
         self.response = response
+        self.problem = problem
 
     def __str__(self) -> str:
-        return f"server answered with HTTP {self.response.status}, expected 101"
+        text = f"server answered with HTTP {self.response.status}, expected 101"
+        return text if self.problem is None else f"{text}: {self.problem}"
 
 
 class InvalidMessage(InvalidHandshake):

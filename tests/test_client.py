@@ -207,6 +207,21 @@ async def test_client_and_server_talk_over_tcp() -> None:
         assert (ws.close_code, ws.close_reason) == (1000, "")
 
 
+async def test_redirect_is_followed_over_tcp() -> None:
+    def process_request(request: anyws.Request) -> anyws.Response | None:
+        if request.path == "/chat":
+            return None
+        return request.respond(307, headers={"Location": f"http://127.0.0.1:{other.port}/chat"})
+
+    async with (
+        serving(process_request=process_request) as server,
+        serving(process_request=process_request) as other,
+    ):
+        async with anyws.connect(f"ws://127.0.0.1:{server.port}/") as ws:
+            assert ws.remote_address == ("127.0.0.1", other.port)
+            assert ws.path == "/chat"
+
+
 async def test_records_go_to_the_logger_that_was_given(caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.LoggerAdapter(logging.getLogger("robot"), {})
 

@@ -56,6 +56,10 @@ ERRORS = [
     (InvalidURI("http://a", "bad scheme"), "'http://a' is not a WebSocket URI: bad scheme"),
     (InvalidHandshake("text"), "text"),
     (InvalidStatus(RESPONSE), "server answered with HTTP 403, expected 101"),
+    (
+        InvalidStatus(RESPONSE, "in a loop"),
+        "server answered with HTTP 403, expected 101: in a loop",
+    ),
     (InvalidMessage("junk"), "junk"),
     (InvalidMessage("too long", 431), "too long"),
     (InvalidHeader("Host"), "missing Host header"),
@@ -157,7 +161,8 @@ def test_protocol_error_has_the_code_that_answers_it() -> None:
 
 
 def test_errors_of_the_handshake_have_their_parts() -> None:
-    assert InvalidStatus(RESPONSE).response.body == b"no"
+    status = InvalidStatus(RESPONSE, "in a loop")
+    assert (status.response.body, status.problem) == (b"no", "in a loop")
     assert InvalidMessage("junk").status == 400
     assert InvalidMessage("too long", 431).status == 431
     origin = InvalidOrigin("http://evil", "not allowed")

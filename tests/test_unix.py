@@ -99,6 +99,22 @@ async def test_path_with_strange_characters_is_escaped_in_a_uri(tmp_path: Path) 
                 assert ws.path == "/chat"
 
 
+@pytest.mark.parametrize("way", ["unix_connect", "ws+unix"])
+async def test_no_redirect_is_followed_over_a_unix_socket(path: Path, way: str) -> None:
+    def process_request(request: anyws.Request) -> anyws.Response:
+        return request.respond(302, headers={"Location": "/other"})
+
+    with anyio.fail_after(LIMIT):
+        async with anyws.unix_serve(echo, path, process_request=process_request):
+            with pytest.raises(anyws.InvalidStatus, match=r"HTTP 302, expected 101$"):
+                async with (
+                    anyws.unix_connect(path)
+                    if way == "unix_connect"
+                    else anyws.connect(f"ws+unix://{path}")
+                ):
+                    raise AssertionError
+
+
 async def test_wss_over_a_unix_socket_runs_tls(path: Path) -> None:
     with anyio.fail_after(LIMIT):
         async with anyws.unix_serve(echo, path, ssl=server_context("example.com")):

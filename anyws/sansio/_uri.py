@@ -81,14 +81,14 @@ def parse_uri(uri: str) -> WebSocketURI:
     except _Flaw as flaw:
         # The flaw names no part of the URI, and it is not chained: what looks like a host or a
         # port in a malformed URI may be a piece of the password.
-        raise InvalidURI(_redact(uri), str(flaw)) from None
+        raise InvalidURI(redact(uri), str(flaw)) from None
 
 
 class _Flaw(Exception):
     """What is wrong with a URI, without quoting it."""
 
 
-def _redact(uri: str) -> str:
+def redact(uri: str) -> str:
     """Hide all that may be user information: what stands before the last "@"."""
     before, at, after = uri.rpartition("@")
     if not at:
