@@ -10,6 +10,7 @@ from ._client import connect, unix_connect, wrap_client
 from ._connection import Connection
 from ._http import Headers, Request, Response
 from ._keepalive import PongWaiter
+from ._reconnect import Backoff, default_retry, reconnect
 from ._server import Server
 from ._serving import serve, serve_forever, unix_serve, wrap_server
 from ._types import Close, CloseCode, State
@@ -37,6 +38,7 @@ from .sansio import SAME_HOST, PerMessageDeflate
 
 __all__ = [
     "SAME_HOST",
+    "Backoff",
     "Close",
     "CloseCode",
     "ConcurrencyError",
@@ -68,7 +70,9 @@ __all__ = [
     "broadcast",
     "broadcast_wait",
     "connect",
+    "default_retry",
     "exceptions",
+    "reconnect",
     "serve",
     "serve_forever",
     "unix_connect",

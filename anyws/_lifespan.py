@@ -21,6 +21,8 @@ from ._types import Close, CloseCode
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from anyio.abc import TaskGroup
+
     from ._connection import Connection
 
 
@@ -48,38 +50,56 @@ class Lifespan:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        interruption = await self._end_connection(exc)
-        # Tasks of start_soon() have been cancelled with the end of the connection; ours are over.
-        try:
-            await self._task_group.__aexit__(None, None, None)
-        except get_cancelled_exc_class() as cancelled:
-            interruption = cancelled
-        except BaseExceptionGroup as group:
-            # Only KeyboardInterrupt and its like come out of a task of ours: they stay bare.
-            raise_bare(group)
-        if interruption is not None and (exc is None or not is_cancellation(interruption)):
-            raise interruption  # a KeyboardInterrupt wins over everything
+        interruption = await end_connection(self._connection, exc)
+        await leave_task_group(self._task_group, exc, interruption)
 
-    async def _end_connection(self, exc: BaseException | None) -> BaseException | None:
-        """Close as API rule R4 says; give what interrupted it, if anything did."""
-        connection = self._connection
+
+async def end_connection(connection: Connection, exc: BaseException | None) -> BaseException | None:
+    """Close as API rule R4 says; give what interrupted it, if anything did.
+
+    Args:
+        connection: an open connection, or one that is over already.
+        exc: what its block was left by.
+    """
+    try:
+        if exc is None:
+            await connection.close()
+        elif is_cancellation(exc):
+            await connection._link.drop()
+        else:
+            connection._link.start_close(Close(CloseCode.INTERNAL_ERROR))
+            await connection.wait_closed()
+    except BaseException as interruption:  # given back, and raised unless `exc` is
         try:
-            if exc is None:
-                await connection.close()
-            elif is_cancellation(exc):
-                await connection._link.drop()
-            else:
-                connection._link.start_close(Close(CloseCode.INTERNAL_ERROR))
-                await connection.wait_closed()
-        except BaseException as interruption:  # given back, and raised unless `exc` is
-            try:
-                await connection._link.drop()
-            except BaseException as second:
-                # A KeyboardInterrupt, or an asyncio task that is cancelled again.
-                connection.abort()
-                return second
-            return interruption
-        return None
+            await connection._link.drop()
+        except BaseException as second:
+            # A KeyboardInterrupt, or an asyncio task that is cancelled again.
+            connection.abort()
+            return second
+        return interruption
+    return None
+
+
+async def leave_task_group(
+    task_group: TaskGroup, exc: BaseException | None, interruption: BaseException | None
+) -> None:
+    """Leave the group of connections that have ended, and raise what interrupted that.
+
+    Args:
+        task_group: the group.
+        exc: what its block was left by; it is raised by the block itself.
+        interruption: what `end_connection` gave.
+    """
+    # Tasks of start_soon() have been cancelled with the end of the connection; ours are over.
+    try:
+        await task_group.__aexit__(None, None, None)
+    except get_cancelled_exc_class() as cancelled:
+        interruption = cancelled
+    except BaseExceptionGroup as group:
+        # Only KeyboardInterrupt and its like come out of a task of ours: they stay bare.
+        raise_bare(group)
+    if interruption is not None and (exc is None or not is_cancellation(interruption)):
+        raise interruption  # a KeyboardInterrupt wins over everything
 
 
 def is_cancellation(error: BaseException) -> bool:

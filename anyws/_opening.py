@@ -110,8 +110,11 @@ async def _exchange(transport: Transport, handshake: ClientHandshake) -> Respons
             response = handshake.receive_data(data)
             if response is not None:
                 return response
-    except EndOfStream:
-        handshake.receive_eof()  # raises
+    except EndOfStream as exc:
+        try:
+            handshake.receive_eof()
+        except InvalidMessage as error:
+            raise error from exc
     except (BrokenResourceError, ClosedResourceError) as exc:
         raise InvalidMessage("connection lost during the opening handshake") from exc
 

@@ -5,6 +5,7 @@ Owns their surroundings, all in memory; knows no frames (see `wire`) and no time
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,12 @@ import pytest
 
 import anyws
 from anyws.testing import MemoryListener, connection_pair, memory_server, memory_stream_pair
+from tests.network import memory_network
 from tests.wire import REQUEST
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
+    from types import TracebackType
 
     from anyws._parking import Parking
     from tests.endings import Misbehaviour
@@ -86,6 +89,36 @@ async def memory_client_block() -> AsyncGenerator[AbstractAsyncContextManager[An
         yield connect()
 
 
+class _Reconnecting:
+    """The block of `reconnect` with a connection in it, as the blocks of the others have one."""
+
+    def __init__(self) -> None:
+        self._block = anyws.reconnect("ws://localhost/")
+
+    async def __aenter__(self) -> anyws.Connection:
+        session = await self._block.__aenter__()
+        try:
+            return await anext(session)
+        except BaseException:
+            await self._block.__aexit__(*sys.exc_info())
+            raise
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._block.__aexit__(exc_type, exc, traceback)
+
+
+@asynccontextmanager
+async def reconnect_block() -> AsyncGenerator[AbstractAsyncContextManager[Any], None]:
+    async with memory_network() as network:
+        async with anyws.serve(echo, listeners=[network.listen()]):
+            yield _Reconnecting()
+
+
 all_blocks = pytest.mark.parametrize(
     "block",
     [
@@ -96,6 +129,7 @@ all_blocks = pytest.mark.parametrize(
         pytest.param(connection_pair_block, id="connection_pair"),
         pytest.param(memory_server_block, id="memory_server"),
         pytest.param(memory_client_block, id="memory client"),
+        pytest.param(reconnect_block, id="reconnect"),
     ],
 )
 

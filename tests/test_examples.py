@@ -79,9 +79,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(name: str) -> Iterator[Server]:
+def serving(name: str, port: str = "0") -> Iterator[Server]:
     with subprocess.Popen(
-        command(name, "0"),
+        command(name, port),
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -165,6 +165,50 @@ def test_graceful_server_closes_its_connections_on_sigterm(name: str) -> None:
         assert server.stop(signal.SIGTERM) == "closing 1 connections\nstopped\n"
         ws.close()
         assert (ws.close_code, ws.close_reason) == (1001, "restarting")
+
+
+def test_reconnecting_client_comes_back_to_a_server_that_starts_again() -> None:
+    with serving("chat_server.py") as server:
+        port = re.findall(r":(\d+)/", server.uri)[0]
+        with subprocess.Popen(
+            command("reconnecting_client.py", server.uri, "1000"),
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as client:
+            try:
+                assert client.stdout is not None
+                assert client.stdout.readline() == "* 1 here\n"
+                server.stop(signal.SIGINT)
+                assert client.stdout.readline().startswith(
+                    f"attempt 2 to connect to {server.uri} in"
+                )
+                with serving("chat_server.py", port):
+                    while (line := client.stdout.readline()).startswith("attempt "):
+                        pass
+                    assert line == "* 1 here\n"
+                    client.send_signal(signal.SIGINT)
+                    out, err = client.communicate(timeout=DEADLINE)
+            finally:
+                client.kill()
+    assert (out, err, client.returncode) == ("stopped\n", "", 0)
+
+
+def test_reconnecting_client_gives_up_when_nobody_listens() -> None:
+    with serving("echo_server.py") as server:
+        server.stop(signal.SIGINT)
+        done = subprocess.run(
+            command("reconnecting_client.py", server.uri, "2"),
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 1
+    assert re.fullmatch(r"gave up: .*\n", done.stderr)
 
 
 def test_own_stream_client_counts_the_bytes() -> None:

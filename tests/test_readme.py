@@ -22,7 +22,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
 
-SERVER, CLIENT, STOPPING = blocks("python")
+SERVER, CLIENT, RECONNECTING, STOPPING = blocks("python")
 
 
 def start(program: str) -> subprocess.Popen[str]:
@@ -71,6 +71,28 @@ def test_quick_start_client_talks_to_quick_start_server() -> None:
     assert re.fullmatch(r"Hello, world!\nb'\\x00\\x01'\n0\.\d{6} seconds there and back\n", out), (
         out
     )
+
+
+def test_reconnecting_program_comes_back_to_a_server_that_was_killed() -> None:
+    with start(SERVER.replace("8765", "0")) as server:
+        try:
+            port = read_port(server)
+            with start(RECONNECTING.replace("8765", port)) as client:
+                try:
+                    assert client.stdout is not None
+                    assert client.stdout.readline() == "Hello again!\n"
+                    server.kill()
+                    assert client.stdout.readline().startswith("lost: no close frame received")
+                    server.wait()
+                    with start(SERVER.replace("8765", port)) as other:
+                        try:
+                            assert client.stdout.readline() == "Hello again!\n"
+                        finally:
+                            other.kill()
+                finally:
+                    client.kill()
+        finally:
+            server.kill()
 
 
 def test_stopping_program_ends_in_good_order_on_sigterm() -> None:

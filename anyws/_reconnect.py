@@ -1,0 +1,393 @@
+"""Connecting again and again: one block, in which one connection follows the other.
+
+Owns when the next attempt is made, and which errors end it all; how a connection is opened stands
+in `_client`, how it is left in `_lifespan`.
+
+The session has one task group, entered with its block, for the tasks of all its connections. So a
+connection is opened and left without a cancel scope that would have to be left before another: the
+loop may stand in any scope of the caller's, and be left at any point.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import email.utils
+import logging
+import math
+import random
+import re
+import ssl
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from anyio import (
+    BrokenResourceError,
+    ClosedResourceError,
+    EndOfStream,
+    create_task_group,
+    current_time,
+    get_current_task,
+    sleep,
+    sleep_until,
+)
+
+from ._client import connect
+from ._http import Headers
+from ._lifespan import end_connection, leave_task_group
+from ._options import check_arguments, check_callable
+from .exceptions import ConnectionClosed, ConnectionClosedOK, InvalidMessage, InvalidStatus
+from .sansio._uri import parse_uri
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from types import TracebackType
+
+    from ._connection import Connection
+    from ._http import Response
+
+__all__ = ["Backoff", "default_retry", "reconnect"]
+
+_LOGGER = logging.getLogger("anyws.client")
+
+# Seconds; a day. By mistake or not, no server is to silence a client for longer.
+_MAX_RETRY_AFTER = 86400.0
+
+_DIGITS = re.compile("[0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait before the next attempt: longer each time, up to a limit.
+
+    Args:
+        initial: seconds before the second attempt, at the most.
+        factor: by what each further wait is longer.
+        max: seconds that no wait exceeds.
+        jitter: whether to wait for a random part of that time, from none to all of it ("full
+            jitter"): clients that a server has lost together do not come back together.
+        stable_after: seconds that a connection must stay open before the waits begin anew.
+
+    Raises:
+        ValueError: a number is out of its range.
+        TypeError: it is no number.
+    """
+
+    initial: float = 0.5
+    factor: float = 2.0
+    max: float = 60.0
+    jitter: bool = True
+    stable_after: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("initial", "factor", "max", "stable_after"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float):
+                raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} of {value} is not above 0 and finite")
+        if self.factor < 1:
+            raise ValueError(f"factor of {self.factor} is under 1")
+        if self.initial > self.max:
+            raise ValueError(f"initial of {self.initial} seconds exceeds max of {self.max} seconds")
+
+    def delays(self) -> Iterator[float]:
+        """Give the seconds to wait before each further attempt, without end."""
+        limit = self.initial
+        while True:
+            # Not for secrets: it spreads clients over time.
+            yield random.uniform(0.0, limit) if self.jitter else limit  # noqa: S311
+            limit = min(limit * self.factor, self.max)
+
+
+_BACKOFF = Backoff()
+
+
+def default_retry(exc: Exception) -> bool:
+    """Say whether an error may be gone at the next attempt to connect.
+
+    Errors of the network, time-outs, and HTTP 429 and 5xx may; other statuses, an answer that is no
+    handshake, and a certificate that is refused may not.
+
+    Args:
+        exc: what entering `connect` raised.
+    """
+    if isinstance(exc, InvalidStatus):
+        return exc.response.status == 429 or 500 <= exc.response.status <= 599
+    if isinstance(exc, InvalidMessage):
+        # The server has gone in the midst of its answer.
+        ends = EndOfStream | BrokenResourceError | ClosedResourceError
+        return isinstance(exc.__cause__, ends)
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return False
+    return isinstance(exc, OSError | ConnectionClosed)  # a TimeoutError is an OSError
+
+
+class reconnect:  # noqa: N801  # it is used as a function: `async with reconnect(uri) as session`
+    """Connect, and connect again: `async with reconnect(uri) as session`.
+
+    Then `async for ws in session` gives one connection after the other. Each is closed when the
+    body of the loop ends, with 1000, and the next one is opened after a wait. The loop may be left
+    in any way: by `break`, `return`, an exception or cancellation. Then leaving the block closes
+    the connection, as leaving that of `connect` does. A ConnectionClosed that leaves the body of
+    the loop leaves the block too, unless it is caught; `async for message in ws` alone ends quietly
+    when the server closes in good order.
+
+    Args:
+        uri: as for `connect`.
+        backoff: how long to wait between attempts. To that the Retry-After of an HTTP 429 or 503
+            is added, one day at the most.
+        retry: says whether an error of an attempt is worth another one; if not, it is raised as it
+            is.
+        max_attempts: after so many failures in a row the last error is raised; None is no limit. A
+            connection that the other side ended before `backoff.stable_after` is a failure; one
+            that has stayed open for so long ends the row.
+        arguments: those of `connect`, but `stream`.
+
+    Raises:
+        ValueError: an argument is out of its range; InvalidURI is one.
+        TypeError: an argument has the wrong type.
+
+    Cancellation: nothing is left open.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        backoff: Backoff = _BACKOFF,
+        retry: Callable[[Exception], bool] = default_retry,
+        max_attempts: int | None = None,
+        **arguments: Any,
+    ) -> None:
+        check_arguments("reconnect", arguments, {"stream"})
+        if not isinstance(backoff, Backoff):
+            raise TypeError(f"backoff must be a Backoff, not {type(backoff).__name__}")
+        check_callable("retry", retry)
+        check_max_attempts(max_attempts)
+        if "additional_headers" in arguments:
+            # They are read for each attempt, and an iterator could be read only once.
+            arguments["additional_headers"] = Headers(arguments["additional_headers"])
+        connect(uri, **arguments)  # what is wrong with them is told now
+        self._entered = False
+        self._session = Session(uri, arguments, backoff, retry, max_attempts)
+
+    async def __aenter__(self) -> Session:
+        if self._entered:
+            raise RuntimeError("reconnect() can be entered only once: call it again")
+        self._entered = True
+        await self._session._enter()
+        return self._session
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._session._leave(exc)
+
+
+class Session:
+    """One connection after the other: `async for ws in session`; made by `reconnect`.
+
+    All of it is for the task that has entered the block.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        arguments: dict[str, Any],
+        backoff: Backoff,
+        retry: Callable[[Exception], bool],
+        max_attempts: int | None,
+    ) -> None:
+        self.attempts: int = 0
+        """How many attempts to connect there have been, since the block was entered."""
+        self.last_error: Exception | None = None
+        """Why the last attempt that failed did so, or why the last connection that the other side
+        has ended did; None before there is one."""
+        self._uri = uri
+        self._place = parse_uri(uri)
+        self._arguments = arguments
+        self._backoff = backoff
+        self._retry = retry
+        self._max_attempts = max_attempts
+        self._logger = arguments.get("logger") or _LOGGER
+        self._connection: Connection | None = None
+        # Whether it has stayed open for long enough.
+        self._stable = False
+        # Since the last one that did: what to wait, and how many failures there were.
+        self._delays = backoff.delays()
+        self._failures = 0
+        # When the next attempt may be made, by the clock of the event loop.
+        self._due = -math.inf
+        self._task_group = create_task_group()
+        # The task that is inside the block, from its beginning to its end.
+        self._task_id = 0
+        self._left = False
+
+    def __aiter__(self) -> Session:
+        return self
+
+    async def __anext__(self) -> Connection:
+        """Leave the last connection, wait, and open the next one.
+
+        Raises:
+            Exception: what `retry` refused, or what came after `max_attempts` failures.
+            RuntimeError: the block is not that of this task.
+
+        Cancellation: there is no open connection; the next call goes on waiting.
+        """
+        if self._left:
+            raise RuntimeError("the block of reconnect() has been left")
+        if self._task_id != get_current_task().id:
+            raise RuntimeError(
+                "a session of reconnect() gives connections only to the task that has entered its"
+                " block; pass it the connection, or enter reconnect() in the other task"
+            )
+        if self._connection is not None:
+            await self._end(self._connection)
+        while True:
+            await sleep_until(self._due)
+            connection = await self._attempt()
+            if connection is not None:
+                return connection
+
+    async def run(self, handler: Callable[[Connection], Awaitable[object]]) -> NoReturn:
+        """Call `handler` with each connection; when it returns, close that and open the next one.
+
+        The ConnectionClosed of its connection that leaves the handler means: connect again.
+
+        Args:
+            handler: an async function.
+
+        Raises:
+            Exception: what else leaves the handler; and as `async for ws in session`.
+
+        Cancellation: the handler is cancelled; leaving the block drops its connection.
+        """
+        while True:
+            connection = await anext(self)
+            try:
+                await handler(connection)
+            except Exception as exc:
+                if not connection._link.is_end(exc):
+                    raise
+
+    async def _enter(self) -> None:
+        await self._task_group.__aenter__()
+        self._task_id = get_current_task().id
+
+    async def _leave(self, exc: BaseException | None) -> None:
+        self._left = True
+        interruption = None
+        if self._connection is not None:
+            interruption = await end_connection(self._connection, exc)
+        await leave_task_group(self._task_group, exc, interruption)
+
+    async def _attempt(self) -> Connection | None:
+        """Open a connection; give None if that failed and is worth another attempt."""
+        self.attempts += 1
+        try:
+            opened = await connect(self._uri, **self._arguments)._open_in_time()
+        except Exception as exc:
+            self.last_error = exc
+            if not self._retry(exc) or self._count_failure():
+                raise
+            self._schedule(f"{type(exc).__name__}: {exc}", parse_retry_after(exc))
+            return None
+        self._connection, trailing_data = opened
+        self._stable = False
+        self._connection._link.start(self._task_group, trailing_data)
+        self._task_group.start_soon(self._watch, self._connection, name="anyws reconnect")
+        return self._connection
+
+    async def _watch(self, connection: Connection) -> None:
+        """Begin the back-off anew once the connection has stayed open for long enough."""
+        with connection.cancel_on_close():
+            await sleep(self._backoff.stable_after)
+            self._stable = True
+            self._delays = self._backoff.delays()
+            self._failures = 0
+
+    async def _end(self, connection: Connection) -> None:
+        """Close a connection that the body of the loop is done with, and take how it ended."""
+        self._connection = None
+        was_open = connection.open
+        interruption = await end_connection(connection, None)
+        error = connection._link.closed_error()
+        ours = isinstance(error, ConnectionClosedOK) and not error.rcvd_then_sent
+        if was_open or ours:
+            self._schedule("the last connection was left")
+        else:
+            self.last_error = error
+            if not self._stable and self._count_failure() and interruption is None:
+                raise error
+            self._schedule(f"{type(error).__name__}: {error}")
+        if interruption is not None:
+            raise interruption
+
+    def _count_failure(self) -> bool:
+        """Take that there was another failure; say whether it was one too many."""
+        self._failures += 1
+        return self._failures == self._max_attempts
+
+    def _schedule(self, reason: str, retry_after: float = 0.0) -> None:
+        """Decide when the next attempt is made, and tell it."""
+        # Not the longer of the two: all who were sent away would come back at the same time.
+        delay = retry_after + next(self._delays)
+        self._due = current_time() + delay
+        self._logger.info(
+            "attempt %d to connect to %s in %.2f s: %s",
+            self.attempts + 1,
+            self._place,
+            delay,
+            reason,
+        )
+
+
+def check_max_attempts(max_attempts: int | None) -> None:
+    """See that it is a number of attempts, or None.
+
+    Raises:
+        ValueError: it is under 1.
+        TypeError: it is no integer.
+    """
+    if max_attempts is None:
+        return
+    if not isinstance(max_attempts, int):
+        kind = type(max_attempts).__name__
+        raise TypeError(f"max_attempts must be an int or None, not {kind}")
+    if max_attempts < 1:
+        raise ValueError(f"max_attempts of {max_attempts} is under 1")
+
+
+def parse_retry_after(exc: Exception) -> float:
+    """Give the seconds for which a server wants to be left alone (RFC 9110 section 10.2.3)."""
+    if not isinstance(exc, InvalidStatus) or exc.response.status not in {429, 503}:
+        return 0.0
+    value = exc.response.headers.get("Retry-After", "")
+    if _DIGITS.fullmatch(value):
+        return min(float(value), _MAX_RETRY_AFTER)
+    at = _parse_date(value)
+    if at is None:
+        return 0.0
+    return min(max(at - _date(exc.response), 0.0), _MAX_RETRY_AFTER)
+
+
+def _date(response: Response) -> float:
+    """Give when a response was made, by the clock of its server if that tells."""
+    date = _parse_date(response.headers.get("Date", ""))
+    return time.time() if date is None else date
+
+
+def _parse_date(text: str) -> float | None:
+    """Give an HTTP date as seconds since 1970; None if it is none."""
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=dt.UTC)
+        return date.timestamp()
+    except (ValueError, OverflowError):
+        return None
