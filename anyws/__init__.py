@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import FunctionType
 
 from . import exceptions
+from ._basic_auth import basic_auth
 from ._broadcast import broadcast, broadcast_wait
 from ._client import connect, unix_connect, wrap_client
 from ._connection import Connection
@@ -67,6 +68,7 @@ __all__ = [
     "State",
     "WebSocketException",
     "__version__",
+    "basic_auth",
     "broadcast",
     "broadcast_wait",
     "connect",

@@ -28,6 +28,9 @@ KEY_SIZE = 16
 
 _TOKEN = re.compile(TOKEN)
 
+# RFC 7617 section 2, which calls CTL what is a control character of US-ASCII; those of Unicode too.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
 # RFC 9110 section 7.8: protocol = protocol-name [ "/" protocol-version ]
 _UPGRADE_PROTOCOL = re.compile(rf"{TOKEN}(?:/{TOKEN})?")
 
@@ -251,9 +254,40 @@ def build_basic_authorization(user: str, password: str) -> str:
     # password MUST NOT contain any control characters". Neither is shown: they are secrets.
     if ":" in user:
         raise ValueError("user for Basic authentication has a colon")
-    if any(ord(char) < 0x20 or 0x7F <= ord(char) <= 0x9F for char in user + password):
+    if _CONTROL.search(user + password) is not None:
         raise ValueError("user or password for Basic authentication has a control character")
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def parse_basic_authorization(value: str) -> tuple[str, str]:
+    """Parse an Authorization field for Basic authentication, in UTF-8 (RFC 7617).
+
+    Returns:
+        The user and the password.
+
+    Raises:
+        ValueError: it is of another scheme or malformed; the error quotes nothing of it.
+    """
+    # RFC 9110 section 11.4: auth-scheme [ 1*SP ( token68 / ... ) ], the scheme without case.
+    scheme, _, encoded = value.partition(" ")
+    if scheme.lower() != "basic":
+        raise ValueError("the scheme is not Basic")
+    # Not chained: these errors quote what is wrong with a secret.
+    try:
+        decoded = base64.b64decode(encoded.strip(" "), validate=True)
+    except ValueError:
+        raise ValueError("the credentials are not in base64") from None
+    try:
+        text = decoded.decode()
+    except UnicodeDecodeError:
+        raise ValueError("the credentials are not in UTF-8") from None
+    # RFC 7617 section 2: the first colon ends the user; the password may have more of them.
+    user, colon, password = text.partition(":")
+    if not colon:
+        raise ValueError("the credentials have no colon")
+    if _CONTROL.search(text) is not None:
+        raise ValueError("the credentials have a control character")
+    return user, password
 
 
 def build_host(host: str, port: int, secure: bool) -> str:

@@ -18,6 +18,7 @@ from anyws.sansio._headers import (
     build_subprotocols,
     check_subprotocols,
     is_valid_key,
+    parse_basic_authorization,
     parse_connection,
     parse_extensions,
     parse_subprotocols,
@@ -290,6 +291,53 @@ def test_the_user_of_basic_authorization_cannot_have_a_colon() -> None:
 def test_basic_authorization_cannot_have_control_characters(char: str) -> None:
     with pytest.raises(ValueError, match="has a control character"):
         build_basic_authorization("a", char)
+
+
+@pytest.mark.parametrize(
+    ("value", "credentials"),
+    [
+        ("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==", ("Aladdin", "open sesame")),
+        ("basic dGVzdDoxMjPCow==", ("test", "123\xa3")),
+        ("BASIC   YTpiOmM=", ("a", "b:c")),
+        ("Basic Og==", ("", "")),
+    ],
+)
+def test_basic_authorization_is_parsed(value: str, credentials: tuple[str, str]) -> None:
+    assert parse_basic_authorization(value) == credentials
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("", "the scheme is not Basic"),
+        ("Bearer QWxhZGRpbjpvcGVuIHNlc2FtZQ==", "the scheme is not Basic"),
+        ("BasicQWxhZGRpbjpvcGVuIHNlc2FtZQ==", "the scheme is not Basic"),
+        ("Basic", "the credentials have no colon"),
+        ("Basic secret!", "the credentials are not in base64"),
+        ("Basic s\xe9cret==", "the credentials are not in base64"),
+        ("Basic YTpiOmM", "the credentials are not in base64"),
+        ("Basic YTpiOmM=, Basic YTpiOmM=", "the credentials are not in base64"),
+        ("Basic dGVzdDoxMjOj", "the credentials are not in UTF-8"),
+        ("Basic c2VjcmV0", "the credentials have no colon"),
+        ("Basic YTpiCg==", "the credentials have a control character"),
+    ],
+)
+def test_malformed_basic_authorization_is_an_error_that_quotes_nothing(
+    value: str, problem: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{problem}$") as caught:
+        parse_basic_authorization(value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@given(st.text(), st.text())
+def test_basic_authorization_that_is_built_can_be_parsed(user: str, password: str) -> None:
+    try:
+        value = build_basic_authorization(user, password)
+    except ValueError:
+        return
+    assert parse_basic_authorization(value) == (user, password)
 
 
 @pytest.mark.parametrize(
