@@ -325,6 +325,9 @@ class Request:
         origin: the Origin field, if there is one.
         local_address: where the request was received; set by the server.
         remote_address: whence it came; set by the server.
+        required_subprotocols: where a server's `process_request` sets it, the connection gets one
+            of these, in this order of preference, or is refused; what `serve` was told of
+            subprotocols does not count then.
     """
 
     method: str
@@ -335,6 +338,7 @@ class Request:
     origin: str | None = None
     local_address: Any = None
     remote_address: Any = None
+    required_subprotocols: Sequence[str] = field(default=(), repr=False)
 
     def respond(self, status: int, text: str = "", headers: HeadersLike | None = None) -> Response:
         """Make a response that carries plain text, to refuse the handshake with.

@@ -230,7 +230,7 @@ class ServerOpening:
         try:
             return self._handshake.accept(request)
         except Exception:
-            self._settings.logger.exception("select_subprotocol failed")
+            self._settings.logger.exception("choosing a subprotocol failed")
             return _internal_error()
 
     async def _process_request(self, request: Request) -> Response | None:

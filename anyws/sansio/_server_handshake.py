@@ -169,7 +169,8 @@ class ServerHandshake:
             A response with the status 101, or one that refuses; then `error` says why.
 
         Raises:
-            ValueError: `select_subprotocol` chose what was not offered.
+            ValueError: `select_subprotocol` chose what was not offered, or a required subprotocol
+                is no token.
         """
         try:
             return self._accept(request)
@@ -254,6 +255,8 @@ class ServerHandshake:
         return Response(101, "Switching Protocols", answer)
 
     def _choose_subprotocol(self, request: Request, offered: Sequence[str]) -> str | None:
+        if request.required_subprotocols:
+            return _choose_required(request.required_subprotocols, offered)
         if self._select_subprotocol is None:
             return next((it for it in self._subprotocols if it in offered), None)
         chosen = self._select_subprotocol(request, offered)
@@ -362,6 +365,14 @@ def _check_origin(headers: Headers, origins: AllowedOrigins) -> None:
     except InvalidOrigin as exc:
         hint = f"to allow it, add {exc.value!r} to the server's origins argument"
         raise _Refused(exc, 403, hint=hint) from None
+
+
+def _choose_required(required: Sequence[str], offered: Sequence[str]) -> str:
+    for subprotocol in check_subprotocols(required):
+        if subprotocol in offered:
+            return subprotocol
+    theirs = f"{', '.join(offered)} offered" if offered else "none offered"
+    raise NegotiationError(f"no subprotocol in common: {', '.join(required)} spoken, {theirs}")
 
 
 def _parse_offered_subprotocols(headers: Headers) -> tuple[str, ...]:

@@ -406,6 +406,54 @@ def test_the_application_cannot_choose_what_is_not_offered(chosen: str) -> None:
         answer(with_lines(b"Sec-WebSocket-Protocol: a"), select_subprotocol=lambda _, __: chosen)
 
 
+@pytest.mark.parametrize(
+    ("offer", "required", "chosen"),
+    [(b"a, b", ["b"], "b"), (b"a, b", ["b", "a"], "b"), (b"a", ("b", "a"), "a")],
+)
+def test_required_subprotocols_of_a_request_come_before_those_of_the_server(
+    offer: bytes, required: Sequence[str], chosen: str
+) -> None:
+    def select(request: Request, offered: Sequence[str]) -> None:
+        raise AssertionError
+
+    server = ServerHandshake(subprotocols=["a"], select_subprotocol=select)
+    request = server.receive_data(with_lines(b"Sec-WebSocket-Protocol: " + offer))
+    assert request is not None
+    request.required_subprotocols = required
+    response = server.accept(request)
+    assert (response.status, server.subprotocol) == (101, chosen)
+    assert response.headers["Sec-WebSocket-Protocol"] == chosen
+
+
+@pytest.mark.parametrize(
+    ("lines", "theirs"),
+    [(b"", b"none offered"), (b"Sec-WebSocket-Protocol: c, B\r\n", b"c, B offered")],
+)
+def test_request_that_offers_no_required_subprotocol_is_refused(
+    lines: bytes, theirs: bytes
+) -> None:
+    server = ServerHandshake(subprotocols=["c"])
+    request = server.receive_data(HEAD + lines + b"\r\n")
+    assert request is not None
+    request.required_subprotocols = ["a", "b"]
+    response = server.accept(request)
+    assert (response.status, server.subprotocol) == (400, None)
+    assert response.body == b"no subprotocol in common: a, b spoken, " + theirs + b"\n"
+    assert isinstance(server.error, NegotiationError)
+
+
+@pytest.mark.parametrize(("required", "error"), [("a", TypeError), (["a, b"], ValueError)])
+def test_required_subprotocol_that_is_no_token_is_an_error(
+    required: Any, error: type[Exception]
+) -> None:
+    server = ServerHandshake()
+    request = server.receive_data(with_lines(b"Sec-WebSocket-Protocol: a"))
+    assert request is not None
+    request.required_subprotocols = required
+    with pytest.raises(error):
+        server.accept(request)
+
+
 def test_the_application_can_refuse_all_subprotocols() -> None:
     def select(request: Request, offered: Sequence[str]) -> str | None:
         raise NegotiationError("subprotocol chat is needed")
