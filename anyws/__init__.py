@@ -12,6 +12,7 @@ from ._connection import Connection
 from ._http import Headers, Request, Response
 from ._keepalive import PongWaiter
 from ._reconnect import Backoff, default_retry, reconnect
+from ._routing import Router
 from ._server import Server
 from ._serving import serve, serve_forever, unix_serve, wrap_server
 from ._types import Close, CloseCode, State
@@ -64,6 +65,7 @@ __all__ = [
     "ProxyError",
     "Request",
     "Response",
+    "Router",
     "Server",
     "State",
     "WebSocketException",

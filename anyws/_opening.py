@@ -238,7 +238,7 @@ class ServerOpening:
         if hook is None:
             return None
         try:
-            response = await _call(hook, request)
+            response = await call_hook(hook, request)
             if response is not None:
                 self._check(response, opens=False)
         except Exception:
@@ -252,7 +252,7 @@ class ServerOpening:
             return response
         opens = response.status == 101
         try:
-            response = await _call(hook, request, response) or response
+            response = await call_hook(hook, request, response) or response
             self._check(response, opens=opens)
         except Exception:
             self._settings.logger.exception("process_response failed")
@@ -311,9 +311,16 @@ def _format_date(timestamp: int) -> str:
     return email.utils.formatdate(timestamp, usegmt=True)
 
 
-async def _call(
+async def call_hook(
     hook: Callable[..., Awaitable[Response | None] | Response | None], *args: Any
 ) -> Response | None:
+    """Call a hook of the application, plain or async.
+
+    Raises:
+        TypeError: it gives something else than a Response or None.
+
+    Cancellation: that of the hook.
+    """
     result = hook(*args)
     if inspect.isawaitable(result):
         result = await result
