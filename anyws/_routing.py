@@ -54,7 +54,10 @@ class Router:
 
     Args:
         process_request: called first with each request, as `serve` would call it: for passwords,
-            or for paths that answer plain HTTP. A Response answers the request.
+            or for paths that answer plain HTTP. A Response answers the request. A password for some
+            of the routes belongs behind the Router, not here: a function that awaits
+            `process_request` sees the route in `request.data["endpoint"]`, whereas one path can be
+            written in many ways.
         converters: types of variable parts beyond werkzeug's string, int, float, path, any, uuid.
 
     Raises:

@@ -115,7 +115,10 @@ class Rules:
         for adapter in self._adapters(host):
             try:
                 rule, args = adapter.match(path, query_args=query, return_rule=True)
-            except NotFound:
+            except (NotFound, ValueError):
+                # A converter that meets a value it cannot take raises ValidationError, which
+                # werkzeug catches; int() does not where there are more than 4300 digits, and nor
+                # does werkzeug up to 3.1.6.
                 continue
             except RequestRedirect as redirect:
                 return _location(redirect, adapter, port[0] if port else "")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ class Server:
             pytest.fail(f"no port in {line!r}; {process.communicate()[1]}")
         self.uri = f"ws://localhost:{found[1]}/"
 
-    def connect(self) -> ClientConnection:
-        return connect(self.uri, open_timeout=DEADLINE, close_timeout=DEADLINE)
+    def connect(self, resource: str = "") -> ClientConnection:
+        return connect(self.uri + resource, open_timeout=DEADLINE, close_timeout=DEADLINE)
 
     def stop(self, signum: signal.Signals) -> str:
         """End it by a signal; give what else it printed."""
@@ -154,6 +155,21 @@ def test_chat_server_tells_all_members() -> None:
                 assert alice.recv(DEADLINE) == "hello"
                 assert bob.recv(DEADLINE) == "hello"
             assert alice.recv(DEADLINE) == "* 1 here"
+        assert server.stop(signal.SIGINT) == "stopped\n"
+
+
+def test_routed_server_finds_the_room_and_asks_for_the_password_of_one_route() -> None:
+    with serving("routed_server.py") as server:
+        with server.connect("rooms/lobby") as ws:
+            ws.send("hello")
+            assert ws.recv(DEADLINE) == "lobby: 'hello'"
+        for resource, status in [("health", 200), ("lobby", 404), ("%61dmin/", 401)]:
+            with pytest.raises(InvalidStatus) as caught:
+                server.connect(resource)
+            assert caught.value.response.status_code == status
+        uri = server.uri.replace("ws://", "ws://admin:secret@")
+        said = run("echo_client.py", f"{uri}admin/", "hello")
+        assert said == """< "admin said 'hello'"\n"""
         assert server.stop(signal.SIGINT) == "stopped\n"
 
 

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -22,7 +24,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
 
-SERVER, CLIENT, RECONNECTING, STOPPING = blocks("python")
+SERVER, CLIENT, RECONNECTING, STOPPING, ROUTES = blocks("python")
 
 
 def start(program: str) -> subprocess.Popen[str]:
@@ -93,6 +95,19 @@ def test_reconnecting_program_comes_back_to_a_server_that_was_killed() -> None:
                     client.kill()
         finally:
             server.kill()
+
+
+def test_routes_program_asks_for_the_password_and_finds_the_seat() -> None:
+    with start(ROUTES.replace("8765", "0")) as server:
+        try:
+            resource = f"localhost:{read_port(server)}/rooms/red/7"
+            with connect(f"ws://alice:secret@{resource}", open_timeout=DEADLINE) as ws:
+                assert ws.recv(DEADLINE) == "alice has seat 7 in red"
+            with pytest.raises(InvalidStatus) as caught:
+                connect(f"ws://{resource}", open_timeout=DEADLINE)
+        finally:
+            server.kill()
+    assert caught.value.response.status_code == 401
 
 
 def test_stopping_program_ends_in_good_order_on_sigterm() -> None:

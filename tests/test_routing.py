@@ -139,6 +139,20 @@ async def test_converter_of_ones_own_is_used() -> None:
     assert (await answer_to(router, request_for("/12345"))).status == 404
 
 
+async def test_value_that_a_converter_fails_to_convert_is_a_404(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Month(BaseConverter):
+        def to_python(self, value: str) -> int:
+            return ["jan", "feb", "mar"].index(value) + 1  # a plain ValueError
+
+    router = anyws.Router(converters={"month": Month})
+    router.route("/<month:month>", endpoint="month")(tell)
+    assert await told(router, request_for("/mar")) == ("month", {"month": 3}, None)
+    assert (await answer_to(router, request_for("/dec"))).status == 404
+    assert loud_records(caplog) == []
+
+
 async def test_absolute_form_of_the_target_is_taken() -> None:
     router = router_with("/", "/rooms/<name>")
     router.route("/rooms/<name>", endpoint="hosted", host="a.example")(tell)
