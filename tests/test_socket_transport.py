@@ -27,7 +27,18 @@ from anyws._transports import (
     open_unix,
     socket_transport,
 )
-from tests.transports import DATA, FLOOD, LIMIT, Run, listen, native_streams, running, settle
+from tests.blocks import park
+from tests.transports import (
+    DATA,
+    FLOOD,
+    LIMIT,
+    Run,
+    fill,
+    listen,
+    native_streams,
+    running,
+    settle,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -266,6 +277,18 @@ async def test_reset_is_found_when_a_reply_has_met_it_first() -> None:
             await run.read.wait()
         assert run.received == b"Hello"
         assert isinstance(run.write_error, OSError)
+
+
+async def test_socket_is_closed_in_peace_as_a_guest_is_woken_and_bytes_wait() -> None:
+    async with native_streams() as (near, _far), running(near):
+        await fill(near)
+        parking = near.make_parking()
+        async with create_task_group() as tg:
+            tg.start_soon(park, parking)
+            await settle()
+            parking.wake()
+            near.abort()
+            await near.aclose()
 
 
 async def test_nothing_is_read_after_abort_although_reading_is_resumed() -> None:

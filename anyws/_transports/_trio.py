@@ -236,7 +236,8 @@ class TrioTransport(SocketTransport):
 
     async def _wait_and_send(self, scope: trio.CancelScope) -> None:
         with scope:
-            while not await self._is_writable():
+            # A socket that was closed meanwhile must not be waited for again.
+            while not scope.cancel_called and not await self._is_writable():
                 pass
         if not scope.cancel_called:
             self._send_blocked()
