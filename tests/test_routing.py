@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import subprocess
-import sys
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
 
 import pytest
 from werkzeug.routing import BaseConverter, ValidationError
@@ -19,13 +14,9 @@ from tests.sockets import loud_records, open_peer, parse_answer, serving_memory
 from tests.wire import CLOSE, REQUEST, close_payload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.sockets import Answer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
-
-ROOT = Path(__file__).parent.parent
 
 
 async def tell(ws: anyws.Connection) -> None:
@@ -312,21 +303,6 @@ async def test_slash_is_redirected_on_the_host_of_the_request() -> None:
     assert await location_of(router, request) == "/rooms/"
 
 
-@pytest.mark.parametrize(
-    ("host", "problem"),
-    [
-        ("chat.example:8765", "host 'chat.example:8765' has a port; ports are not compared"),
-        ("[::1]:80", "has a port"),
-        ("<tenant>.example:80", "has a port"),
-        ("b\xfccher.example", "is not a name in ASCII"),
-        ("", "is not a name in ASCII"),
-    ],
-)
-def test_host_that_could_never_match_is_a_valueerror_of_the_call(host: str, problem: str) -> None:
-    with pytest.raises(ValueError, match=problem):
-        anyws.Router().route("/", host=host)
-
-
 # Subprotocols
 
 
@@ -375,72 +351,12 @@ async def test_first_route_that_speaks_what_is_offered_takes_the_connection(
     assert await told(versioned(), request) == found
 
 
-def test_each_of_the_routes_with_one_rule_has_its_url() -> None:
-    router = versioned()
-    assert [router.url_for(it, n=5) for it in ("one", "two", "any")] == ["/5"] * 3
-
-
 async def test_subprotocols_of_all_routes_with_the_rule_are_named_in_a_400() -> None:
     router = anyws.Router()
     router.route("/a", endpoint="one", subprotocols=["v1"])(tell)
     router.route("/a", endpoint="two", subprotocols=["v2", "v1"])(tell)
     answer = await answer_to(router, request_for("/a"))
     assert answer.body == b"no subprotocol in common: v1, v2 spoken, none offered\n"
-
-
-# Paths of endpoints
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "values", "url"),
-    [
-        ("room", {"name": "lobby"}, "/rooms/lobby"),
-        ("room", {"name": "caf\xe9 #1"}, "/rooms/caf%C3%A9%20%231"),
-        ("room", {"name": "a", "since": 5, "to": None}, "/rooms/a?since=5"),
-        ("log", {}, "/log/"),
-        ("log", {"page": 1}, "/log/"),
-        ("log", {"page": 2}, "/log/2"),
-        ("tenant", {"tenant": "acme"}, "//acme.example/"),
-        ("both", {}, "/both"),
-        ("both", {"tenant": "acme", "x": 1}, "/both?tenant=acme&x=1"),
-        ("endpoint", {"endpoint": "e", "self": "s"}, "/e/s"),
-    ],
-)
-def test_url_for_builds_the_path(endpoint: str, values: dict[str, object], url: str) -> None:
-    router = paged()
-    router.route("/rooms/<name>", endpoint="room")(tell)
-    router.route("/", endpoint="tenant", host="<tenant>.example")(tell)
-    router.route("/both", endpoint="both", host="<tenant>.example")(tell)
-    router.route("/both", endpoint="both")(tell)
-    router.route("/<endpoint>/<self>", endpoint="endpoint")(tell)
-    assert router.url_for(endpoint, **values) == url
-
-
-def test_url_for_joins_with_the_uri_of_the_server() -> None:
-    router = anyws.Router()
-    router.route("/a", endpoint="plain")(tell)
-    router.route("/a", endpoint="hosted", host="b.example")(tell)
-    assert urljoin("wss://localhost:8765/", router.url_for("plain")) == "wss://localhost:8765/a"
-    assert urljoin("wss://localhost:8765/", router.url_for("hosted")) == "wss://b.example/a"
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "values"), [("unknown", {}), ("room", {}), ("tenant", {}), ("tenant", {"x": "y"})]
-)
-def test_url_for_is_a_lookuperror_when_no_route_fits(
-    endpoint: str, values: dict[str, object]
-) -> None:
-    router = anyws.Router()
-    router.route("/rooms/<name>", endpoint="room")(tell)
-    router.route("/", endpoint="tenant", host="<tenant>.example")(tell)
-    with pytest.raises(LookupError, match=f"endpoint '{endpoint}'"):
-        router.url_for(endpoint, **values)
-
-
-def test_url_for_is_a_valueerror_when_a_value_cannot_be() -> None:
-    router = router_with("/<int:n>")
-    with pytest.raises(ValueError, match="invalid literal for int"):
-        router.url_for("/<int:n>", n="seven")
 
 
 # Handlers
@@ -570,66 +486,3 @@ async def test_error_of_that_process_request_is_a_500_and_logged_once(
     answer = await answer_to(anyws.Router(process_request=hook), request_for("/"))
     assert answer.status == 500
     assert loud_records(caplog) == ["anyws.server: process_request failed"]
-
-
-# Mistakes
-
-
-def add(router: anyws.Router, *arguments: Any, **options: Any) -> None:
-    router.route(*arguments, **options)(tell)
-
-
-@pytest.mark.parametrize(
-    ("mistake", "error", "problem"),
-    [
-        (lambda r: r.route(tell), TypeError, "rule must be a str, not function: use @router.route"),
-        (lambda r: r.route("/", host=b"a"), TypeError, "host must be a str, not bytes"),
-        (lambda r: r.route("/", subprotocols="a"), TypeError, "subprotocols must be a sequence"),
-        (lambda r: r.route("/", subprotocols=["a b"]), ValueError, "is not a token"),
-        (lambda r: r.route("/")("tell"), TypeError, "handler must be a function, not str"),
-        (lambda r: r.route("/")(functools.partial(tell)), TypeError, "handler of '/' has no name"),
-        (lambda r: add(r, "rooms"), ValueError, "must start with a slash"),
-        (lambda r: add(r, "/<rooms"), ValueError, "malformed url rule"),
-        (lambda r: add(r, "/<date:day>"), LookupError, "'date' does not exist"),
-        (lambda r: r.route("/new", endpoint="used")(print), ValueError, "that of another handler"),
-        (lambda r: add(r, "/used"), ValueError, "'/used' .* 'used', which leaves no subprotocol"),
-        (lambda r: add(r, "/used", subprotocols=["v1"]), ValueError, "which leaves no subprotocol"),
-        (lambda r: add(r, "/v", subprotocols=["v2"]), ValueError, "which leaves no subprotocol"),
-        (lambda r: add(r, "/v", defaults={"x": 1}), ValueError, "has other defaults or strict"),
-        (lambda r: add(r, "/v", strict_slashes=False), ValueError, "has other defaults or strict"),
-    ],
-)
-def test_wrong_route_is_an_error_of_the_call_and_changes_nothing(
-    mistake: Callable[[anyws.Router], object], error: type[Exception], problem: str
-) -> None:
-    router = anyws.Router()
-    router.route("/used", endpoint="used")(tell)
-    router.route("/v", endpoint="v", subprotocols=["v1", "v2"])(tell)
-    with pytest.raises(error, match=problem):
-        mistake(router)
-    with pytest.raises(LookupError):
-        router.url_for("tell")
-
-
-def test_process_request_that_cannot_be_called_is_a_typeerror_of_the_call() -> None:
-    with pytest.raises(TypeError, match="process_request must be a function, not list"):
-        anyws.Router(process_request=[])  # type: ignore[arg-type]  # that is it
-
-
-# Without werkzeug
-
-
-def test_router_says_what_to_install_when_werkzeug_is_missing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delitem(sys.modules, "anyws._rules", raising=False)
-    monkeypatch.delattr(anyws, "_rules", raising=False)
-    for name in ("werkzeug", "werkzeug.exceptions", "werkzeug.routing"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=r"^Router needs werkzeug: pip install 'anyws\[router\]'"):
-        anyws.Router()
-
-
-def test_werkzeug_is_not_imported_before_a_router_is_made() -> None:
-    program = "import sys, anyws, anyws.testing; sys.exit('werkzeug' in sys.modules)"
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
