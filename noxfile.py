@@ -135,8 +135,16 @@ def autobahn_full(session: nox.Session) -> None:
 
 
 @nox.session
+def reliability(session: nox.Session) -> None:
+    """Try all faults and hostile peers, beside other libraries, and write docs/reliability.md."""
+    install(session, "test")
+    session.install("--quiet", "aiohttp")
+    session.run("python", "-m", "tests.reliability.report", *session.posargs)
+
+
+@nox.session
 def overload(session: nox.Session) -> None:
-    """Run the servers with thousands of connections, on all three event loops."""
+    """Run what takes minutes: each cancellation point, each hostile case, 5,000 connections."""
     install(session, "test")
     session.run("python", "-m", "pytest", "-n", "0", "tests/reliability", "-m", "slow")
 

@@ -310,13 +310,11 @@ class Connection(ObjectStream[Data]):
             protocol = self._protocol
             transport = self._transport
             if (
-                inbox.calls_left
-                and protocol.state is OPEN
-                and link.fragmenting is None
-                and transport.write_buffer_size <= link.write_high
+                not inbox.calls_left
+                or protocol.state is not OPEN
+                or link.fragmenting is not None
+                or transport.write_buffer_size > link.write_high
             ):
-                inbox.calls_left -= 1
-            else:
                 await link.ready_to_send()
             if (
                 type(message) is bytes
@@ -329,6 +327,10 @@ class Connection(ObjectStream[Data]):
                 transport.write(protocol.send_message(message, text, compress))
             if transport.write_buffer_size > link.write_high:
                 await link.drain()
+            elif inbox.calls_left:
+                inbox.calls_left -= 1
+            else:
+                await link.yield_behind()
         elif isinstance(message, Mapping):
             raise TypeError(wrong_type(message, or_iterable=True))
         elif isinstance(message, Iterable) or isinstance(message, AsyncIterable):  # noqa: SIM101  # narrows

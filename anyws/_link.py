@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from anyio import CancelScope, move_on_after
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._inbox import MAX_CALLS_WITHOUT_YIELD, Inbox
 from ._keepalive import Keepalive, Pings, PongWaiter, Watchdog
@@ -385,7 +385,8 @@ class Link:
 
         Cancellation: nothing was sent.
         """
-        await self.yield_if_due()
+        if not self.inbox.calls_left:
+            await checkpoint_if_cancelled()
         while self.protocol.state is OPEN and self.must_wait:
             if self.fragmenting is not None:
                 await self.fragmenting.wait()
@@ -414,6 +415,14 @@ class Link:
         else:
             inbox.calls_left = MAX_CALLS_WITHOUT_YIELD
             await checkpoint()
+
+    async def yield_behind(self) -> None:
+        """Let other tasks run after a message was written: before, theirs would overtake it (R7).
+
+        Cancellation: the message has gone.
+        """
+        self.inbox.calls_left = MAX_CALLS_WITHOUT_YIELD
+        await checkpoint()
 
     async def check_open(self) -> None:
         """See that the connection is open; if it closes, wait until it is known how.

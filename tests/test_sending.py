@@ -18,6 +18,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 import anyws
+from tests.conftest import backend_options
 from tests.endings import both_roles
 from tests.sending import DEFLATE, Sink, fragments, next_data
 from tests.wire import BINARY, CLOSE, CONT, TEXT
@@ -376,6 +377,20 @@ async def test_sends_of_one_task_keep_their_order(pair: Pair) -> None:
             await sink.wait_until_idle()
             tg.cancel_scope.cancel()
         assert sink.messages() == [str(index).encode() for index in range(300)]
+        await peer.finish()
+
+
+@pytest.mark.behaviour(74)
+@pytest.mark.parametrize(
+    "anyio_backend", [backend_options(name, virtual=True) for name in ("asyncio", "uvloop")]
+)
+async def test_sends_of_many_tasks_keep_the_order_in_which_the_loop_runs_them(pair: Pair) -> None:
+    async with pair(max_buffer_size=2**20) as (ws, peer):
+        async with anyio.create_task_group() as tg:
+            for index in range(300):  # trio runs its tasks in any order
+                tg.start_soon(ws.send, str(index))
+        for index in range(300):
+            assert await next_data(peer) == (TEXT, b"%d" % index, True)
         await peer.finish()
 
 
