@@ -104,6 +104,13 @@ def messages_while_the_echo_is_unread(peer: HostilePeer) -> str:
     return to_nobody(peer, peer.draw(BINARY, bytes(16 * KIB)), LARGE)
 
 
+def end_while_the_echo_is_unread(peer: HostilePeer) -> str:
+    peer.flood(peer.draw(BINARY, bytes(16 * KIB)), LARGE)
+    peer.end()
+    peer.read_to_end()
+    return peer.end_seen
+
+
 # Bombs.
 
 
@@ -239,6 +246,7 @@ FLOODS: list[Case] = [
         hasty=True,
     ),
     Program("flood of messages, echo unread", messages_while_the_echo_is_unread, STOPS, hasty=True),
+    Program("end behind messages whose echo is unread", end_while_the_echo_is_unread, GONE),
     Program("bomb of 512 MiB", bomb, ("close 1009",), compression=True),
     Program("bomb in fragments", bomb_in_fragments, ("close 1009",), compression=True),
     Program(

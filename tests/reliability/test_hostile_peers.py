@@ -30,10 +30,16 @@ every_transport = pytest.mark.parametrize("native", [True, False], ids=["native"
 each_victim = pytest.mark.parametrize("victim", BOTH)
 
 # What is made at the first use, and no part of any account.
-WARM_UP = attacks_on(BOTH, [*FRAMES[-9:], *FLOODS[:1]])
+WARM_UP = attacks_on(BOTH, FRAMES[-9:])
 
 # They take seconds of work, for what others prove in less.
-HEAVY = {"flood of pings within a message", "floods after refusals beside another"}
+HEAVY = {
+    "flood of large pings, answers unread",
+    "flood of pings within a message",
+    "flood of small messages after its close",
+    "flood after our close",
+    "floods after refusals beside another",
+}
 
 
 def share(loop: str, items: Sequence[_T]) -> list[_T]:
