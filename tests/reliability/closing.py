@@ -24,10 +24,11 @@ from tests.reliability.pairs import (
     Setting,
     listening,
     meeting,
+    over,
     paired,
 )
 from tests.reliability.receiving import END, fill, idle
-from tests.reliability.sweeping import Cut, Scenario
+from tests.reliability.sweeping import Scenario
 from tests.wire import TEXT
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     import anyws
     from tests.blocks import Block
+    from tests.reliability.cutting import Cut
     from tests.reliability.strict import StrictPeer
 
     Body = Callable[[Cut, anyws.Connection], Awaitable[None]]
@@ -112,7 +114,7 @@ async def lives_and_fails(cut: Cut, ws: anyws.Connection) -> None:
     """Do the same and raise, cancelled or not."""
     try:
         await lives(cut, ws)
-    except BaseException:  # noqa: BLE001  # the error of the body is on its way then
+    except BaseException:  # noqa: BLE001  # as a careless user does it
         error = BodyError()
         error.__suppress_context__ = True
     else:
@@ -141,7 +143,7 @@ def _block(
         _judge(cut, peers, _codes_of(cut, body))
 
     by = "connect" if dials else "block"
-    return Scenario(f"{by}, {name}, {setting.kind}", run, virtual=setting.kind.virtual)
+    return over(setting.kind, f"{by}, {name}", run)
 
 
 def _judge(cut: Cut, peers: list[StrictPeer], codes: set[int | None]) -> None:
@@ -169,7 +171,7 @@ def _bad_peer(name: str, body: Body, kind: Kind, *, reads: bool) -> Scenario:
         _judge(cut, peers, {None, *_codes_of(cut, body)})
 
     peer = "never answers" if reads else "never reads"
-    return Scenario(f"block, {name}, peer {peer}, {kind}", run, virtual=kind.virtual)
+    return over(kind, f"block, {name}, peer {peer}", run)
 
 
 def _unread(name: str, body: Body, kind: Kind) -> Scenario:
@@ -188,7 +190,7 @@ def _unread(name: str, body: Body, kind: Kind) -> Scenario:
                 await call_block(cut, make, receive_some, armed=False)
         _judge(cut, peers, {None, *_codes_of(cut, body)})
 
-    return Scenario(f"block, {name}, much unread, {kind}", run, virtual=kind.virtual)
+    return over(kind, f"block, {name}, much unread", run)
 
 
 def _cancelled_inside(kind: Kind) -> Scenario:
@@ -207,7 +209,7 @@ def _cancelled_inside(kind: Kind) -> Scenario:
                 await call_block(cut, make, receive, armed=False)
         _judge(cut, peers, {1000, 1001} if cut.cancelled else {1000})
 
-    return Scenario(f"block, cancelled inside, {kind}", run, virtual=kind.virtual)
+    return over(kind, "block, cancelled inside", run)
 
 
 async def _resets(peer: StrictPeer) -> None:
@@ -230,7 +232,7 @@ def _reset(name: str, body: Body, kind: Kind) -> Scenario:
 
                 await call_block(cut, make, begin, armed=False)
 
-    return Scenario(f"block, {name}, peer resets, {kind}", run, virtual=kind.virtual)
+    return over(kind, f"block, {name}, peer resets", run)
 
 
 # The blocks of anyws.testing, and others with their own surroundings.
@@ -257,7 +259,7 @@ def _surrounded(name: str, block: Block, *, error: bool) -> Scenario:
             await call_block(cut, lambda: manager, body, armed=True)
 
     by = "left by an error" if error else "whole life"
-    return Scenario(f"block of {name}, {by}", run, virtual=True)
+    return Scenario(f"block of {name}, {by}", "", run, virtual=True)
 
 
 # Calls that close.
@@ -280,7 +282,7 @@ def _closing(kind: Kind, call: str) -> Scenario:
             cut.compare(pair.peer.messages, [b"message %d" % index for index in range(3)])
             _judge(cut, [pair.peer], {1000})
 
-    return Scenario(f"{call}, {kind}", run, virtual=kind.virtual)
+    return over(kind, call, run)
 
 
 def _waiting(kind: Kind) -> Scenario:
@@ -291,7 +293,7 @@ def _waiting(kind: Kind) -> Scenario:
             await pair.ws.wait_closed()
             _judge(cut, [pair.peer], {1000})
 
-    return Scenario(f"wait_closed, {kind}", run, virtual=kind.virtual)
+    return over(kind, "wait_closed", run)
 
 
 def _scenarios() -> Iterator[Scenario]:

@@ -214,6 +214,7 @@ class Steps:
 
     def __init__(self, source: SteppingLoop | TrioSteps) -> None:
         self._source = source
+        self._listeners: list[Callable[[], None]] = []
         self.complaints: list[str] = []
         """What the loop told its exception handler."""
         if isinstance(source, SteppingLoop):
@@ -224,8 +225,13 @@ class Steps:
             )
 
     def listen(self, on_step: Callable[[], None]) -> None:
-        """Call `on_step` before each step."""
-        self._source.on_step = on_step
+        """Call `on_step` too before each step."""
+        self._listeners.append(on_step)
+        self._source.on_step = self._tell
+
+    def _tell(self) -> None:
+        for on_step in self._listeners:
+            on_step()
 
     def time(self) -> float:
         """Give the loop's time, in any place."""

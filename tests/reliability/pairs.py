@@ -7,7 +7,7 @@ closed by nobody else, so that one which it forgets is found.
 from __future__ import annotations
 
 import socket
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +27,15 @@ import anyws
 from anyws._transports import socket_transport
 from anyws.testing import memory_stream_pair
 from tests.reliability.strict import StrictPeer
+from tests.reliability.sweeping import Scenario
 from tests.transports import SOCKET_BUFFER_SIZE, context
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncGenerator, Callable, Coroutine
 
     from anyio.abc import ByteStream, TaskGroup
 
-    from tests.reliability.sweeping import Cut
+    from tests.reliability.cutting import Cut
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Kind:
     tcp: bool = False
     """Whether it runs over a socket, not over memory."""
     tls: bool = False
+    foreign: bool = False
+    """Whether the stream is anyio's, TLS included, as a user of wrap_client() may have it."""
 
     @property
     def virtual(self) -> bool:
@@ -54,7 +56,8 @@ class Kind:
         return not self.tcp
 
     def __str__(self) -> str:
-        below = "TLS over " if self.tls else ""
+        below = "anyio's " if self.foreign else ""
+        below += "TLS over " if self.tls else ""
         return (
             f"{'client' if self.client else 'server'} over {below}{'TCP' if self.tcp else 'memory'}"
         )
@@ -64,8 +67,13 @@ MEMORY = (Kind(client=True), Kind(client=False))
 TCP = (Kind(client=True, tcp=True), Kind(client=False, tcp=True))
 TLS = (Kind(client=True, tcp=True, tls=True), Kind(client=False, tcp=True, tls=True))
 MEMORY_TLS = (Kind(client=True, tls=True), Kind(client=False, tls=True))
+FOREIGN = tuple(
+    Kind(client, tcp, tls, foreign=True)
+    for tcp, tls in ((True, False), (True, True), (False, True))
+    for client in (True, False)
+)
 PLAIN = MEMORY + TCP
-ALL = PLAIN + TLS + MEMORY_TLS
+ALL = PLAIN + TLS + MEMORY_TLS + FOREIGN
 
 
 def tcp_sockets() -> tuple[socket.socket, socket.socket]:
@@ -82,22 +90,23 @@ def tcp_sockets() -> tuple[socket.socket, socket.socket]:
 
 
 async def streams(kind: Kind, max_buffer_size: int = 65536) -> tuple[ByteStream, ByteStream]:
-    """Give the stream that anyws takes, and the one at its other end; both without TLS yet."""
+    """Give the stream that anyws takes, and the one at its other end, which has no TLS yet."""
     if not kind.tcp:
         return memory_stream_pair(max_buffer_size)
     near, far = tcp_sockets()
-    return socket_transport()(near), await SocketStream.from_socket(far)
+    far_stream = await SocketStream.from_socket(far)
+    if kind.foreign:
+        return await SocketStream.from_socket(near), far_stream
+    return socket_transport()(near), far_stream
 
 
-async def secure(kind: Kind, stream: ByteStream) -> ByteStream:
-    """Add TLS to the other end, where the kind has it."""
+async def secure(kind: Kind, stream: ByteStream, *, server_side: bool) -> ByteStream:
+    """Add anyio's TLS, where the kind has it."""
     if not kind.tls:
         return stream
+    hostname = None if server_side else "localhost"
     return await TLSStream.wrap(
-        stream,
-        server_side=kind.client,
-        hostname=None if kind.client else "localhost",
-        ssl_context=context(kind.client),
+        stream, server_side=server_side, hostname=hostname, ssl_context=context(server_side)
     )
 
 
@@ -138,6 +147,10 @@ class Setting:
 
     def manager(self, stream: ByteStream) -> AbstractAsyncContextManager[anyws.Connection]:
         """Make the block of anyws over a stream."""
+        return _Secured(self, stream) if self.kind.foreign else self.wrap(stream)
+
+    def wrap(self, stream: ByteStream) -> AbstractAsyncContextManager[anyws.Connection]:
+        """Make it over a stream that has TLS if it is to have a user's."""
         wrap = anyws.wrap_client if self.kind.client else anyws.wrap_server
         return wrap(stream, **self.all_arguments)
 
@@ -145,11 +158,32 @@ class Setting:
     def all_arguments(self) -> dict[str, Any]:
         """What anyws is told."""
         arguments = {"compression": "deflate" if self.deflate else None, **self.arguments}
-        if self.kind.tls:
+        if self.kind.tls and not self.kind.foreign:
             arguments["ssl"] = context(not self.kind.client)
             if self.kind.client:
                 arguments["server_hostname"] = "localhost"
         return arguments
+
+
+class _Secured(AbstractAsyncContextManager[anyws.Connection]):
+    """The block of a user who brings his own TLS."""
+
+    def __init__(self, setting: Setting, stream: ByteStream) -> None:
+        self._setting = setting
+        self._stream = stream
+
+    async def __aenter__(self) -> anyws.Connection:
+        kind = self._setting.kind
+        try:
+            stream = await secure(kind, self._stream, server_side=not kind.client)
+        except BaseException:
+            await aclose_forcefully(self._stream)
+            raise
+        self._block = self._setting.wrap(stream)
+        return await self._block.__aenter__()
+
+    async def __aexit__(self, *exc_info: Any) -> None:  # noqa: PYI036  # handed on
+        await self._block.__aexit__(*exc_info)
 
 
 @asynccontextmanager
@@ -159,7 +193,7 @@ async def paired(cut: Cut, setting: Setting) -> AsyncGenerator[Pair, None]:
     made: list[StrictPeer] = []
 
     async def run_peer() -> None:
-        peer = setting.peer(await secure(setting.kind, far), cut)
+        peer = setting.peer(await secure(setting.kind, far, server_side=setting.kind.client), cut)
         made.append(peer)
         await peer.open()
         await peer.run()
@@ -186,7 +220,7 @@ async def meet(
         held: whether nothing is read until it is told to.
     """
     try:
-        peer = setting.peer(await secure(setting.kind, far), cut)
+        peer = setting.peer(await secure(setting.kind, far, server_side=setting.kind.client), cut)
         if held:
             peer.hold()
         peers.append(peer)
@@ -254,3 +288,10 @@ async def listening(
             tasks.start_soon(accept)
             yield lambda: anyws.connect(uri, **setting.all_arguments), peers
             accepting.cancel()
+
+
+def over(
+    kind: Kind, subject: str, run: Callable[[Cut], Coroutine[Any, Any, None]], **options: Any
+) -> Scenario:
+    """Make a scenario of a connection of some kind."""
+    return Scenario(subject, str(kind), run, virtual=kind.virtual, **options)

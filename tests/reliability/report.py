@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import functools
 import json
 import platform
 import subprocess
@@ -16,18 +17,26 @@ import tempfile
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import anyio
 
 import anyws
 from anyws.sansio import IMPLEMENTATION
-from tests.reliability import closing, receiving, sending, serving, surroundings
-from tests.reliability.sweeping import SweepResult, sweep
+from tests.conftest import backend_options
+from tests.reliability.fault_report import run_matrix
+from tests.reliability.loops import LOOPS
+from tests.reliability.scenarios import ALL, sweep_all
+from tests.reliability.sweeping import SweepResult
 
-LOOPS = ("asyncio", "uvloop", "trio")
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 
-# Cancellation points of a scenario and way that a quick run tries.
-_QUICK_POINTS = 12
+# What a quick run tries: cancellation points of a scenario and way, and each so many bytes.
+_QUICK_POINTS = 7
+_QUICK_STEP = 11
 
 _DOCUMENT = """# Reliability
 
@@ -39,12 +48,13 @@ on {date}, with anyws {version}, Python {python} on {system}, the codec in {code
 | --- | --- | --- | --- |
 {rows}
 
-A cancellation point is a place where a call yields to the event loop, or a step of the loop while
-it lasts; the peer speaks literal bytes, parses all that comes strictly, and counts numbered
-messages. A hostile case is a peer that breaks a rule, floods or falls silent; its victim runs in a
-process of its own, whose memory, logs and leftovers are looked at. `SECURITY.md` says what is
-promised; `nox -s soak` serves for ten minutes, and `nox -s fuzz` searches for inputs that break a
-parser.
+A call is cancelled at each place where it yields to the event loop, and at each step of the loop
+while it lasts: from within, from beside, by a scope, by its task. A fault is something that happens
+to the stream at one byte of a session, in both directions. A hostile case is a peer that breaks a
+rule, floods or falls silent; its victim runs in a process of its own, whose memory, logs and
+leftovers are looked at. The peers speak literal bytes, parse all that comes strictly, and number
+their messages. `SECURITY.md` says what is promised; `nox -s soak` serves for ten minutes, and
+`nox -s fuzz` searches for inputs that break a parser.
 
 ## The hostile cases against other libraries
 
@@ -78,20 +88,39 @@ class Row:
         return f"| {self.what} | {self.tried:,} | {bad} | {self.note} |"
 
 
-def sweep_all(limit: int | None) -> list[Row]:
+def cancel_all(limit: int | None) -> list[Row]:
     """Cancel every scenario at its points, on every loop."""
+    totals = {loop: SweepResult("all", "", loop) for loop in LOOPS}
+    for result in sweep_all(limit=limit):
+        tell(*result.faults)
+        totals[result.loop].add(result)
+    return [
+        Row(
+            f"cancellations, {loop}",
+            total.points,
+            Counter({name: int(value) for name, value in asdict(total.findings).items()}),
+            f"{len(ALL)} scenarios, the longest end after {total.longest:.1f} s of virtual time",
+        )
+        for loop, total in totals.items()
+    ]
+
+
+def injure_all(step: int) -> list[Row]:
+    """Put a fault at each byte of a session, or at every so many, on every loop."""
     rows = []
-    for loop in LOOPS:
-        total = SweepResult("all", loop)
-        count = 0
-        for module in (receiving, sending, closing, serving, surroundings):
-            for scenario in module.SCENARIOS:
-                total.add(sweep(scenario, loop, limit=limit))
-                count += 1
-        tell(*total.faults)
-        findings = Counter({name: int(value) for name, value in asdict(total.findings).items()})
-        note = f"{count} scenarios; the longest end took {total.longest:.1f} s of virtual time"
-        rows.append(Row(f"cancellation points, {loop}", total.points, findings, note))
+    for over in ("memory", "tcp"):
+        for loop in LOOPS:
+            backend, options = backend_options(loop, virtual=over == "memory")
+            tally = anyio.run(
+                functools.partial(run_matrix, over, step), backend=backend, backend_options=options
+            )
+            tell(*tally.broken)
+            bad = Counter(
+                {"hangs": tally.hangs, "lost": tally.lost, "rules broken": len(tally.broken)}
+            )
+            kinds = ", ".join(sorted(tally.faults))
+            note = f"{kinds}; {tally.delivered:,} messages delivered"
+            rows.append(Row(f"faults over {over}, {loop}", tally.faults.total(), bad, note))
     return rows
 
 
@@ -118,7 +147,7 @@ def overload_all(connections: int, stalled: int) -> list[Row]:
     return rows
 
 
-def attack_all(loops: tuple[str, ...]) -> tuple[list[Row], list[str]]:
+def attack_all(loops: Sequence[str]) -> tuple[list[Row], list[str]]:
     """Run the hostile table against anyws, and against others; give rows, and a table of all."""
     with tempfile.TemporaryDirectory() as directory:
         output = Path(directory) / "hostile.json"
@@ -191,7 +220,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer points and connections")
     parser.add_argument("--output", type=Path, default=DOCUMENT)
     arguments = parser.parse_args()
-    rows = sweep_all(_QUICK_POINTS if arguments.quick else None)
+    rows = cancel_all(_QUICK_POINTS if arguments.quick else None)
+    rows += injure_all(_QUICK_STEP if arguments.quick else 1)
     attacks, others = attack_all(LOOPS)
     rows += attacks
     rows += overload_all(*((500, 50) if arguments.quick else (5000, 500)))

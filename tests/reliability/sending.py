@@ -13,11 +13,13 @@ from anyio import create_task_group
 from anyio.lowlevel import checkpoint
 
 import anyws
-from tests.reliability.pairs import ALL, MEMORY, PLAIN, TCP, Kind, Pair, Setting, paired
-from tests.reliability.sweeping import Cut, Scenario, awaiting
+from tests.reliability.cutting import Cut, awaiting
+from tests.reliability.pairs import ALL, MEMORY, PLAIN, TCP, Kind, Pair, Setting, over, paired
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+
+    from tests.reliability.sweeping import Scenario
 
 END = b"end"
 
@@ -50,7 +52,7 @@ def _sending(name: str, sizes: list[int], setting: Setting) -> Scenario:
             messages = [numbered(index, size) for index, size in enumerate(sizes)]
             await _send_all(cut, pair, messages)
 
-    return Scenario(f"{name}, {setting.kind}", run, virtual=setting.kind.virtual, repeats=True)
+    return over(setting.kind, name, run, repeats=True)
 
 
 def _sending_beside_another(kind: Kind) -> Scenario:
@@ -79,7 +81,7 @@ def _sending_beside_another(kind: Kind) -> Scenario:
             cut.compare([one for one in came if one not in others], [*own, END], optional=maybe)
             cut.compare([one for one in came if one in others], others)
 
-    return Scenario(f"send beside another task, {kind}", run, virtual=kind.virtual, repeats=True)
+    return over(kind, "send beside another task", run, repeats=True)
 
 
 # Messages in fragments: once the first is out, the message cannot be completed.
@@ -135,7 +137,7 @@ def _sending_parts(name: str, parts: Callable[[int], Any], setting: Setting) -> 
                     cut.fault(f"closed with {pair.peer.close_code}, expected 1011")
             cut.compare(pair.peer.messages, expected, optional=maybe)
 
-    return Scenario(f"{name}, {setting.kind}", run, virtual=setting.kind.virtual, repeats=True)
+    return over(setting.kind, name, run, repeats=True)
 
 
 def _sending_behind_fragments(kind: Kind) -> Scenario:
@@ -166,9 +168,7 @@ def _sending_behind_fragments(kind: Kind) -> Scenario:
             expected = [b"".join(_parts(100)), *own, END]
             cut.compare(pair.peer.messages, expected, optional=maybe)
 
-    return Scenario(
-        f"send behind a fragmented message, {kind}", run, virtual=kind.virtual, repeats=True
-    )
+    return over(kind, "send behind a fragmented message", run, repeats=True)
 
 
 # Pings.
@@ -194,7 +194,7 @@ def _pinging(kind: Kind) -> Scenario:
             await (await ws.ping(END))
             cut.compare(peer.pings, [*payloads, END], optional=maybe)
 
-    return Scenario(f"ping, {kind}", run, virtual=kind.virtual, repeats=True)
+    return over(kind, "ping", run, repeats=True)
 
 
 def _ponging(kind: Kind) -> Scenario:
@@ -217,7 +217,7 @@ def _ponging(kind: Kind) -> Scenario:
             await peer.wait_for(END)
             cut.compare(peer.pongs, payloads, optional=maybe)
 
-    return Scenario(f"pong, {kind}", run, virtual=kind.virtual, repeats=True)
+    return over(kind, "pong", run, repeats=True)
 
 
 def _awaiting_a_pong(kind: Kind) -> Scenario:
@@ -231,7 +231,7 @@ def _awaiting_a_pong(kind: Kind) -> Scenario:
                     cut.fault(f"latency of {latency} seconds")
             cut.compare(pair.peer.pings, [b"ping %d" % index for index in range(3)])
 
-    return Scenario(f"waiting for a Pong, {kind}", run, virtual=kind.virtual, repeats=True)
+    return over(kind, "waiting for a Pong", run, repeats=True)
 
 
 def _broadcasting(kind: Kind) -> Scenario:
@@ -250,7 +250,7 @@ def _broadcasting(kind: Kind) -> Scenario:
                 await pair.peer.wait_for(END)
                 cut.compare(pair.peer.messages, [*messages, END], optional=maybe)
 
-    return Scenario(f"broadcast_wait, {kind}", run, virtual=kind.virtual, repeats=True)
+    return over(kind, "broadcast_wait", run, repeats=True)
 
 
 def _scenarios() -> Iterator[Scenario]:

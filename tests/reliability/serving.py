@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio import BrokenResourceError, ClosedResourceError, EndOfStream, aclose_forcefully
 from anyio.abc import SocketStream
+from anyio.lowlevel import checkpoint
 
 import anyws
 from anyws.testing import MemoryListener
 from tests.blocks import BodyError, echo
 from tests.reliability.closing import call_block
-from tests.reliability.pairs import Kind, Setting, secure
-from tests.reliability.sweeping import Cut, Scenario
+from tests.reliability.pairs import Kind, Setting, over, secure
+from tests.transports import context
 from tests.wire import REQUEST, TEXT
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 
     from anyio.abc import ByteStream
 
+    from tests.reliability.cutting import Cut
     from tests.reliability.strict import StrictPeer
+    from tests.reliability.sweeping import Scenario
 
     Handler = Callable[[anyws.Connection], Awaitable[None]]
     Body = Callable[[Cut, anyws.Server, "Site"], Awaitable[None]]
@@ -113,7 +116,8 @@ class Site:
         with suppress(OSError, ValueError, EndOfStream, BrokenResourceError, ClosedResourceError):
             far = await self.dial()
             try:
-                peer = self.setting.peer(await secure(self.setting.kind, far), self.cut)
+                stream = await secure(self.setting.kind, far, server_side=False)
+                peer = self.setting.peer(stream, self.cut)
                 self.peers.append(peer)
                 await script(self, peer)
             finally:
@@ -202,7 +206,7 @@ def _block(
 
             await call_block(cut, site.serve, inside, armed=armed)
 
-    return Scenario(f"{name}, {kind}", run, virtual=kind.virtual)
+    return over(kind, name, run)
 
 
 def _closing(name: str, kind: Kind, *, handler: Handler = echo) -> Scenario:
@@ -218,7 +222,54 @@ def _closing(name: str, kind: Kind, *, handler: Handler = echo) -> Scenario:
                     cut.fault(f"open still: {server.connections}")
                 await server.serve_forever()
 
-    return Scenario(f"{name}, {kind}", run, virtual=kind.virtual)
+    return over(kind, name, run)
+
+
+def _waiting_for_the_end(kind: Kind) -> Scenario:
+    """Cancel serve_forever(); the server goes on."""
+
+    async def run(cut: Cut) -> None:
+        async with _clients(cut, kind, echo) as site, anyio.create_task_group() as tasks:
+            async with site.serve() as server:
+                tasks.start_soon(_close_when_all_are_here, site, server)
+                await cut.call(server.serve_forever)
+                await server.serve_forever()
+
+    return over(kind, "server.serve_forever", run)
+
+
+async def _close_when_all_are_here(site: Site, server: anyws.Server) -> None:
+    site.listen(server)
+    await site.all_here()
+    await server.close()
+
+
+def _leaving_client(kind: Kind) -> Scenario:
+    """Cancel a client of a server that has room for one: the next finds it."""
+
+    async def run(cut: Cut) -> None:
+        site = Site(cut, Setting(kind, {"max_connections": 1}), echo, 0)
+        async with site.serve() as server:
+            site.listen(server)
+
+            async def talk() -> None:
+                async with anyws.wrap_client(await site.dial(), **client_arguments) as ws:
+                    await ws.send("message")
+                    await ws.recv()
+
+            client_arguments: dict[str, Any] = {"server_hostname": "localhost"}
+            if kind.tls:
+                client_arguments["ssl"] = context(False)
+            await cut.call(talk)
+            while True:
+                try:
+                    await talk()
+                except anyws.InvalidStatus:  # the server has not seen yet that the first has left
+                    await checkpoint()
+                else:
+                    break
+
+    return over(kind, "client of a full server", run)
 
 
 @asynccontextmanager
@@ -240,6 +291,8 @@ def _scenarios() -> Iterator[Scenario]:
         yield _block("serve, left", _leaves, kind)
         yield _block("serve, left by an error", _fails, kind)
         yield _closing("server.close", kind)
+        yield _waiting_for_the_end(kind)
+        yield _leaving_client(kind)
         if kind.virtual:  # its handlers have 10 seconds
             yield _block("serve, left, handlers ignore it", _leaves, kind, handler=ignores)
             yield _closing("server.close, handlers ignore it", kind, handler=ignores)

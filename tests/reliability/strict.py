@@ -35,7 +35,7 @@ from tests.wire import (
 if TYPE_CHECKING:
     from anyio.abc import ByteStream
 
-    from tests.reliability.sweeping import Cut
+    from tests.reliability.cutting import Cut
 
 _TAIL = b"\x00\x00\xff\xff"
 
@@ -50,7 +50,7 @@ class StrictPeer:
         deflate: whether permessage-deflate was agreed on.
         answers: whether it answers a Close.
         read_size: bytes that it reads at once at the most.
-        may_be_cut: whether the stream may end in the midst of a frame, for anyws is to give up
+        may_be_cut: whether the stream may end in the midst of a frame, since anyws is to give up
             while the peer has not read all.
     """
 

@@ -16,12 +16,13 @@ import anyws
 from anyws.testing import FaultyStream, MemoryListener, memory_stream_pair
 from tests.blocks import BodyError, echo
 from tests.reliability.closing import call_block
-from tests.reliability.pairs import MEMORY, Kind, Setting, meet
-from tests.reliability.sweeping import Cut, Scenario
+from tests.reliability.pairs import MEMORY, Kind, Setting, meet, over
+from tests.reliability.sweeping import Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.reliability.cutting import Cut
     from tests.reliability.strict import StrictPeer
 
 
@@ -129,7 +130,7 @@ def _strange(name: str, kind: Kind, stream: type[FaultyStream], *, error: bool) 
             await call_block(cut, lambda: setting.manager(stream(near)), body, armed=True)
 
     by = "left by an error" if error else "whole life"
-    return Scenario(f"block, {by}, {name}, {kind}", run, virtual=True, bound=10.0)
+    return over(kind, f"block, {by}, {name}", run, bound=10.0)
 
 
 # Handlers that fail.
@@ -170,15 +171,15 @@ def _failing_handler(*, body_fails: bool) -> Scenario:
         await listener.aclose()
 
     who = "handler and body fail" if body_fails else "handler fails"
-    return Scenario(f"serve, {who}", run, virtual=True)
+    return Scenario(f"serve, {who}", "", run, virtual=True)
 
 
 def _scenarios() -> Iterator[Scenario]:
-    yield Scenario("connect, by name", _by_name, virtual=False)
-    yield Scenario("serve, by name", _listening_by_name, virtual=False)
-    yield Scenario("unix_connect", _over_unix, virtual=False)
-    yield Scenario("unix_serve", _listening_on_unix, virtual=False)
-    yield Scenario("serve_forever", _serving_forever, virtual=True)
+    yield Scenario("connect, by name", "", _by_name, virtual=False)
+    yield Scenario("serve, by name", "", _listening_by_name, virtual=False)
+    yield Scenario("unix_connect", "", _over_unix, virtual=False)
+    yield Scenario("unix_serve", "", _listening_on_unix, virtual=False)
+    yield Scenario("serve_forever", "", _serving_forever, virtual=True)
     for body_fails in (False, True):
         yield _failing_handler(body_fails=body_fails)
     for kind in MEMORY:

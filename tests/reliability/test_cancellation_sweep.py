@@ -1,49 +1,62 @@
-"""The cancellation sweep: nothing is lost, torn or left, wherever a call is cancelled.
+"""Whatever is cancelled, and wherever: nothing is lost, torn or left behind.
 
-Owns how much of it runs when: a spread of the points of each scenario each time, all of them where
-it is asked for with `-m slow`. The scenarios stand in the modules that it names.
+Owns how much of the sweep is run: a few points of each scenario, and with `-m slow` all.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from tests.reliability import closing, receiving, sending, serving, surroundings
-from tests.reliability.sweeping import Scenario, sweep
+from tests.reliability.cutting import OFTEN, TWICE, WAYS
+from tests.reliability.loops import LOOPS
+from tests.reliability.scenarios import ALL, REDUCED
+from tests.reliability.sweeping import Scenario, SweepResult, sweep
 
-SCENARIOS = [
-    scenario
-    for module in (receiving, sending, closing, serving, surroundings)
-    for scenario in module.SCENARIOS
-]
+# Points of each way in a reduced sweep, spread evenly.
+_FEW = 7
 
-LOOPS = ("asyncio", "uvloop", "trio")
-
-# Points of each scenario and way to cancel that are tried each time.
-_POINTS = 3
+on_all_loops = pytest.mark.parametrize("loop", LOOPS)
 
 
-def name_of(value: Scenario | str) -> str:
-    return value if isinstance(value, str) else value.name
-
-
-# Each scenario on one of the loops, by turns: all of them on all loops are for -m slow.
-@pytest.mark.parametrize(
-    ("scenario", "loop"),
-    [(scenario, LOOPS[number % 3]) for number, scenario in enumerate(SCENARIOS)],
-    ids=name_of,
-)
-def test_nothing_goes_wrong_at_a_spread_of_points(scenario: Scenario, loop: str) -> None:
-    result = sweep(scenario, loop, limit=_POINTS)
+def _check(result: SweepResult) -> None:
     assert result.points > 0
-    assert result.faults == []
+    assert not result.faults, "\n".join(result.faults)
+    assert not result.findings.any
+
+
+@on_all_loops
+@pytest.mark.parametrize("scenario", [one for one in REDUCED if not one.storm], ids=str)
+def test_cancelling_at_some_points_breaks_nothing(scenario: Scenario, loop: str) -> None:
+    _check(sweep(scenario, loop, limit=_FEW))
+
+
+@on_all_loops
+@pytest.mark.parametrize("scenario", [one for one in REDUCED if one.storm], ids=str)
+def test_cancelling_many_tasks_again_and_again_breaks_nothing(
+    scenario: Scenario, loop: str
+) -> None:
+    _check(sweep(scenario, loop, ways=OFTEN, limit=1))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=name_of)
-def test_nothing_goes_wrong_at_any_point(scenario: Scenario, loop: str) -> None:
-    result = sweep(scenario, loop)
-    assert result.points > 0
-    assert result.faults == []
+@pytest.mark.timeout(900)
+@on_all_loops
+@pytest.mark.parametrize("scenario", [one for one in ALL if not one.storm], ids=str)
+def test_cancelling_at_every_point_breaks_nothing(scenario: Scenario, loop: str) -> None:
+    _check(sweep(scenario, loop, ways=WAYS))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("loop", [loop for loop in LOOPS if loop != "trio"])
+@pytest.mark.parametrize("scenario", [one for one in ALL if not one.storm], ids=str)
+def test_cancelling_a_task_twice_breaks_nothing(scenario: Scenario, loop: str) -> None:
+    _check(sweep(scenario, loop, ways=TWICE, limit=30))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@on_all_loops
+@pytest.mark.parametrize("scenario", [one for one in ALL if one.repeats], ids=str)
+def test_cancelling_again_and_again_breaks_nothing(scenario: Scenario, loop: str) -> None:
+    _check(sweep(scenario, loop, ways=OFTEN))
