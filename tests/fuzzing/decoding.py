@@ -167,16 +167,23 @@ def join_fragments(events: Iterable[Event]) -> list[Event]:
     return joined
 
 
+def check_budgets(
+    events: list[Event], max_bytes: int | None, max_messages: int | None
+) -> list[int]:
+    """Check that decoding stopped in time; give the sizes of messages and fragments."""
+    given = [event for event in events if isinstance(event, str | bytes | Fragment)]
+    sizes = [len(event.data if isinstance(event, Fragment) else event) for event in given]
+    # Neither budget counts what was there before fragments were asked for.
+    counted = sizes[1:] if given and type(given[0]) is Fragment and not given[0].fin else sizes
+    assert max_messages is None or len(counted) <= max(1, max_messages)
+    assert max_bytes is None or not counted[:-1] or sum(counted[:-1]) < max_bytes
+    return sizes
+
+
 def _check_turn(turn: Turn, course: Course) -> None:
     assert all(kind in EVENTS for kind in turn.kinds)
     assert not any(kind in {Close, Failure} for kind in turn.kinds[:-1])
-    # Neither budget counts what was there before fragments were asked for.
-    counted = [event for event in turn.events if isinstance(event, str | bytes | Fragment)]
-    if counted and type(counted[0]) is Fragment and not counted[0].fin:
-        counted = counted[1:]
-    sizes = [len(event.data if isinstance(event, Fragment) else event) for event in counted]
-    assert course.max_messages is None or len(sizes) <= max(1, course.max_messages)
-    assert course.max_bytes is None or not sizes[:-1] or sum(sizes[:-1]) < course.max_bytes
+    sizes = check_budgets(turn.events, course.max_bytes, course.max_messages)
     if turn.plain_size >= 0:
         assert set(turn.kinds) <= {str, bytes}
         assert turn.plain_size == sum(sizes)
