@@ -104,8 +104,9 @@ def _summary(target: str, log: str, seconds: float) -> str:
     if not runs or not covered:
         return f"{target}: ended after {seconds:.0f} s of CPU"
     edges, features, size, size_bytes = covered[-1]
+    count = int(runs[-1])
     return (
-        f"{target}: {int(runs[-1]):,} inputs in {seconds:.0f} s of CPU, {int(runs[-1]) / seconds:,.0f}/s;"
+        f"{target}: {count:,} inputs in {seconds:.0f} s of CPU, {count / seconds:,.0f}/s;"
         f" {covered[0][0]} edges at first, {edges} at the end;"
         f" {features} features of {size} inputs ({size_bytes})"
     )
