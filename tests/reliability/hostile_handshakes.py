@@ -294,9 +294,9 @@ STATUSES = (
     ]
     + [
         answered(
-            f"status {status} to another place",
+            f"status {status} to where nobody listens",
             b"HTTP/1.1 %d X\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n" % status,
-            "InvalidStatus",
+            "ConnectionRefusedError",
         )
         for status in (301, 302, 303, 307, 308)
     ]

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 
 import anyio
 from anyio import to_thread
+from anyio.lowlevel import checkpoint
 
 import anyws
 from tests.reliability.crowd import Crowd
@@ -24,6 +25,8 @@ from tests.sockets import echo
 # Seconds that a handler has to end when the server is closed: those of clients that do not read
 # never do of themselves.
 GRACE = 0.5
+
+_SETTLING_TURNS = 20
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,22 @@ class Overload:
         return (self.flooded.memory - self.crowded.memory) / max(1, self.stalled)
 
 
+async def warm_up() -> None:
+    """Have what a process gets once: a thread for the clients, and a descriptor of libuv's own."""
+    await to_thread.run_sync(lambda: None)
+    async with (
+        anyws.serve(echo, "127.0.0.1") as server,
+        anyws.connect(f"ws://127.0.0.1:{server.port}/"),
+    ):
+        pass
+
+
+async def settle() -> None:
+    """Let the event loop turn: libuv closes what it is told to close one turn later."""
+    for _ in range(_SETTLING_TURNS):
+        await checkpoint()
+
+
 async def overload(connections: int, stalled: int, *, rounds: int) -> Overload:
     """Serve so many connections, of which some stop reading, and see that the others are served.
 
@@ -65,8 +84,7 @@ async def overload(connections: int, stalled: int, *, rounds: int) -> Overload:
     Raises:
         UnservedError: one of the others got no answer, or a wrong one.
     """
-    # Threads that are there before are no part of what the server leaves behind.
-    await to_thread.run_sync(lambda: None)
+    await warm_up()
     before = count_resources()
     async with anyws.serve(echo, "127.0.0.1", close_timeout=1, ping_interval=None) as server:
         crowd = Crowd(server.port)
@@ -81,6 +99,7 @@ async def overload(connections: int, stalled: int, *, rounds: int) -> Overload:
         async with anyio.create_task_group() as tg:
             tg.start_soon(to_thread.run_sync, crowd.leave)
         await server.close(grace=GRACE)
+    await settle()
     return Overload(connections, stalled, crowd.echoes, before, crowded, flooded, count_resources())
 
 

@@ -15,9 +15,10 @@ import pytest
 from anyio import to_thread
 
 import anyws
+from anyws._transports import native
 from tests.reliability import soak
 from tests.reliability.crowd import Crowd
-from tests.reliability.overload import Overload, overload
+from tests.reliability.overload import Overload, overload, settle, warm_up
 from tests.reliability.resources import Resources, count_resources
 from tests.reliability.soak import Sample
 from tests.sockets import LIMIT, echo
@@ -51,7 +52,9 @@ def check(result: Overload) -> None:
         result.before.tasks,
         result.before.descriptors,
     )
-    assert result.stalled_size < STALLED_SIZE
+    # What anyio's own streams keep is theirs: on uvloop one reads up to 2 MiB before it pauses.
+    if native():
+        assert result.stalled_size < STALLED_SIZE
 
 
 @pytest.mark.usefixtures("many_files")
@@ -117,7 +120,7 @@ class Restarts:
     "clients", [pytest.param(20, id="20"), pytest.param(200, id="200", marks=pytest.mark.slow)]
 )
 async def test_clients_get_all_their_echoes_from_a_server_that_is_restarted(clients: int) -> None:
-    await to_thread.run_sync(lambda: None)
+    await warm_up()
     before = count_resources()
     restarts = Restarts(wanted=50)
     with anyio.fail_after(6 * LIMIT):
@@ -137,6 +140,7 @@ async def test_clients_get_all_their_echoes_from_a_server_that_is_restarted(clie
                         await restarts.changed.wait()
     assert restarts.done == clients
     assert restarts.connections > clients
+    await settle()
     after = count_resources()
     assert (after.tasks, after.descriptors) == (before.tasks, before.descriptors)
 
