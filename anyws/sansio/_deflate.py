@@ -314,17 +314,15 @@ class Deflate(Extension):
             PayloadTooBig: the result has more than `max_size` bytes; one more was made at the most.
             ProtocolError: the payload is not valid DEFLATE.
         """
-        # An empty fragment begins no stream, which would have to be ended.
-        if not fin and not len(payload):
-            return b""
-        # Where no stream has begun there is none to end: a sender that forgot the empty block
-        # after a final one (section 7.2.3.4) is understood.
-        if fin and (self._decompressor is not None or len(payload)):
+        # No stream begins with nothing, and where none has begun there is none to end: a sender
+        # that forgot the empty block after a final one (section 7.2.3.4) is understood.
+        begun = self._decompressor is not None or len(payload) > 0
+        if fin and begun:
             payload = b"".join((payload, TAIL))
         # zlib takes 0 for no limit, and no number that is no size.
         room = 0 if max_size is None else min(max_size, sys.maxsize - 1) + 1
         try:
-            data = self._inflate(payload, room, fin=fin)
+            data = self._inflate(payload, room, fin=fin) if begun else b""
         except error as exc:
             raise ProtocolError(f"compressed message is corrupt: {exc}") from exc
         if max_size is not None and len(data) > max_size:

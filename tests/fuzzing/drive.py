@@ -18,8 +18,10 @@ def main() -> None:
     atheris: Any = importlib.import_module("atheris")
     with atheris.instrument_imports(include=INSTRUMENTED):
         targets = importlib.import_module("tests.fuzzing.targets")
-    program, target, *options = sys.argv
-    atheris.Setup([program, *options], targets.TARGETS[target])
+    _, target, *options = sys.argv
+    # libFuzzer starts itself again where it merges: by the words of its command, put together.
+    command = f"{sys.executable} -m tests.fuzzing.drive {target}"
+    atheris.Setup([command, *options], targets.TARGETS[target])
     atheris.Fuzz()
 
 

@@ -22,7 +22,7 @@ from anyws.exceptions import (
 )
 from anyws.sansio._client_handshake import ClientHandshake
 from anyws.sansio._deflate import PerMessageDeflate
-from anyws.sansio._handshake import MAX_BODY_SIZE
+from anyws.sansio._handshake import MAX_BODY_SIZE, MAX_HEAD_SIZE
 from anyws.sansio._origins import SAME_HOST, OriginPolicy
 from anyws.sansio._server_handshake import ServerHandshake
 from anyws.sansio._uri import WebSocketURI, parse_uri
@@ -97,8 +97,12 @@ def _serve(arguments: dict[str, Any], pieces: Iterable[bytes]) -> dict[str, Any]
         response = handshake.refuse(exc)
         assert response.status == exc.status
     else:
+        _check_request(request)
         response = handshake.accept(request)
         assert (response.status == 101) is (handshake.error is None)
+        # Offers that do not fit are declined, and no reason to refuse.
+        chooses = arguments["select_subprotocol"] is not None
+        assert chooses or not isinstance(handshake.error, NegotiationError)
         if response.status == 101:
             _check_accepted(request, response)
     answer = handshake.send_response(response, request)
@@ -113,6 +117,16 @@ def _serve(arguments: dict[str, Any], pieces: Iterable[bytes]) -> dict[str, Any]
         # What follows the head is no business of an answer that refuses.
         "rest": b"" if request is None else b"".join([handshake.trailing_data, *rest]),
     }
+
+
+def _check_request(request: Request) -> None:
+    """Check what would be unsafe to hand on: a body, and a Host that is none."""
+    assert "Transfer-Encoding" not in request.headers
+    assert all(int(size) == 0 for size in request.headers.get_all("Content-Length"))
+    (host,) = request.headers.get_all("Host")
+    assert re.fullmatch(r"[^\s/?#@\\\"<>{}|^`]*", host, re.ASCII)
+    assert request.path.isascii()
+    assert request.path.isprintable()
 
 
 def _check_accepted(request: Request, response: Response) -> None:
@@ -165,6 +179,11 @@ def fuzz_client_handshake(data: bytes) -> None:
     wire = choices.rest()
     whole = _ask(arguments, [wire])
     assert _ask(arguments, cut(wire, pattern)) == whole
+    if "rest" in whole:
+        heads = wire[: len(wire) - len(whole["rest"])]
+        assert len(heads) <= MAX_HEAD_SIZE
+        first_lines = re.findall(rb"(?:\A|\n\r?\n)([^\r\n]+)", heads)
+        assert first_lines[-1].startswith(b"HTTP/1.1 101")
 
 
 def _ask(arguments: dict[str, Any], pieces: Iterable[bytes]) -> dict[str, Any]:
@@ -217,10 +236,12 @@ def fuzz_uri(data: bytes) -> None:
     except InvalidURI as exc:
         assert str(exc).isprintable()
         return
+    assert re.search(r"%(?![0-9A-Fa-f]{2})", text) is None
     assert 1 <= uri.port <= 65535
     assert uri.host
     assert uri.host.isascii()
     if uri.unix_path is None:
+        assert re.split(r"[/?]", text.partition("://")[2])[0].count("@") <= 1
         again = parse_uri(str(uri) + (f"?{uri.query}" if uri.query else ""))
         host = uri.host.partition("%")[0]  # a zone is no one else's business
         assert (again.secure, again.host, again.port) == (uri.secure, host, uri.port)

@@ -103,8 +103,8 @@ def _summary(target: str, log: str, seconds: float) -> str:
     covered = re.findall(r"cov: ([0-9]+) ft: ([0-9]+) corp: ([0-9]+)/([0-9A-Za-z]+)", log)
     if not runs or not covered:
         return f"{target}: ended after {seconds:.0f} s of CPU"
-    edges, features, size, size_bytes = covered[-1]
     count = int(runs[-1])
+    edges, features, size, size_bytes = covered[-1]
     return (
         f"{target}: {count:,} inputs in {seconds:.0f} s of CPU, {count / seconds:,.0f}/s;"
         f" {covered[0][0]} edges at first, {edges} at the end;"

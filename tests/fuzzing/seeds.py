@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anyws.sansio._handshake import MAX_HEAD_SIZE
 from tests.fuzzing.choices import WHOLE
 from tests.fuzzing.decoding import BUDGETS, LIMITS
 from tests.fuzzing.handshakes import ACCEPT
@@ -47,6 +48,7 @@ DEFLATED = {
     "stored": bytes.fromhex("00 05 00 fa ff 48 65 6c 6c 6f 00"),
     "final": bytes.fromhex("f3 48 cd c9 c9 07 00 00"),
     "two-blocks": bytes.fromhex("f2 48 05 00 00 00 ff ff ca c9 c9 07 00"),
+    "final-alone": bytes.fromhex("f3 48 cd c9 c9 07 00"),
     "final-blocks": bytes.fromhex("4b 04 00 4b 04 00 03 00 4a 04 00 00"),
     "dynamic": bytes.fromhex("05 c0 81 08 00 00 00 00 20 7f eb 0b 00 00"),
     "empty": b"\x00",
@@ -61,6 +63,10 @@ STREAMS = {
     + frame(CONT, b"\x98", fin=False)
     + frame(CONT, b"\x83b"),
     "control": frame(PING, b"ping") + frame(PONG, b"pong") + frame(CLOSE, close_payload(1000, "é")),
+    **{
+        f"close-{code}": frame(CLOSE, close_payload(code))
+        for code in (999, 1000, 1003, 1004, 1006, 1007, 1014, 1015, 1016, 2999, 3000, 4999, 5000)
+    },
     "close-empty": frame(CLOSE),
     "close-1": frame(CLOSE, b"\x03"),
     "close-code": frame(CLOSE, close_payload(1005)),
@@ -105,6 +111,8 @@ def decoder_seeds() -> dict[str, bytes]:
     for limit in (0, 5, 1000):
         seeds[f"limit-{limit}"] = course(limits=(limit, None)) + STREAMS["two-sizes"]
         seeds[f"fragment-limit-{limit}"] = course(limits=(None, limit)) + STREAMS["fragments"]
+    parts = frame(BINARY, bytes(200), fin=False) + frame(CONT, bytes(200))
+    seeds["limit-of-each"] = course(limits=(1000, 1000), pattern=0x37) + parts * 4
     for name, payload in DEFLATED.items():
         wire = frame(TEXT, payload, rsv=4)
         seeds[f"deflate-{name}"] = course(False, True) + wire + wire
@@ -210,6 +218,9 @@ def deflate_seeds() -> dict[str, bytes]:
             head = flags(alone, True, isal, True)
             name = f"{'isal' if isal else 'zlib'}-{'alone' if alone else 'context'}"
             seeds[name] = head + bytes([1, 0, 3, 0]) + text * 3
+            seeds[f"{name}-final"] = (
+                flags(alone, True, isal, False, True) + bytes([1, 0, 3, 0]) + text * 3
+            )
             seeds[f"{name}-changed"] = head + bytes([1, 0, 3, 2, 3, 0x10]) + text * 3
     return seeds
 
@@ -256,6 +267,8 @@ FIELDS = {
     "origin-case": "EXAMPLE.com https://example.COM:1",
     "origin-ipv6": "[::1]:80 http://[::1]",
     "origin-null": "example.com null",
+    "origin-empty": " http://",
+    "origin-path": "example.com http://example.com/path",
 }
 
 URIS = {
@@ -279,6 +292,9 @@ URIS = {
     "solidus": "ws://a\N{FULLWIDTH SOLIDUS}b",
     "bracket": "ws://[::1",
     "no-ipv6": "ws://[1.2.3.4]",
+    "idna-long": "ws://" + "\xe9" * 70,
+    "idna-empty": "ws://\xe9..com",
+    "surrogate": "ws://a/\udcff",
 }
 
 
@@ -286,6 +302,13 @@ def request(*lines: str, start: str = "GET /chat HTTP/1.1", without: str = "-") 
     """Give a request with more lines, and without those that begin so."""
     kept = [line for line in REQUEST.decode().split("\r\n")[1:-1] if not line.startswith(without)]
     return "\r\n".join([start, *kept, *lines, "", ""]).encode("latin-1")
+
+
+def largest_request() -> bytes:
+    """Give one whose head has as many bytes as a head may have."""
+    lines = ["X: " + "a" * 8000] * 4
+    missing = MAX_HEAD_SIZE - len(request(*lines, "Y: "))
+    return request(*lines, "Y: " + "a" * missing)
 
 
 OFFER = "Sec-WebSocket-Extensions: x, permessage-deflate; client_max_window_bits"
@@ -333,6 +356,7 @@ REQUESTS = {
     "incomplete": request()[:-2],
     "long-line": b"GET /" + b"a" * 8200,
     "many-lines": request(*["a:"] * 130),
+    "largest": largest_request() + b"rest",
     "nothing": b"",
 }
 
@@ -407,6 +431,7 @@ RESPONSES = {
     "incomplete": response()[:-3],
     "long-line": response("X: " + "a" * 8200),
     "many-lines": response(*["a:"] * 130),
+    "many-heads": b"HTTP/1.1 100 Continue\r\n\r\n" * 1400 + response(),
     "nothing": b"",
 }
 
@@ -431,7 +456,7 @@ SEEDS: dict[str, Callable[[], dict[str, bytes]]] = {
     "negotiation": negotiation_seeds,
     "protocol": protocol_seeds,
     "server_handshake": server_seeds,
-    "uri": lambda: {name: uri.encode() for name, uri in URIS.items()},
+    "uri": lambda: {name: uri.encode("utf-8", "surrogateescape") for name, uri in URIS.items()},
 }
 """Those made by hand, by target."""
 

@@ -211,7 +211,7 @@ def _check_sent(frames: list[Frame], seen: list[Event], protocol: Protocol) -> N
 def fuzz_deflate(data: bytes) -> None:
     """Inflate messages in pieces: anything, or what was compressed and then changed."""
     choices = Choices(data)
-    no_context_takeover, compress, isal, fragmented = choices.flags(4)
+    no_context_takeover, compress, isal, fragmented, final = choices.flags(5)
     bits = 8 + choices.byte() % 8
     limit = choices.pick(LIMITS)
     pattern = choices.byte()
@@ -228,10 +228,14 @@ def fuzz_deflate(data: bytes) -> None:
         size = choices.byte()
         message = choices.take(size if size < 192 else (size - 191) * 16)
         plain.append(message)
-        if compress:
-            half = len(message) // 2 if fragmented else 0
-            first = deflater.encode(message[:half], fin=False) if fragmented else b""
+        half = len(message) // 2
+        if compress and final:
+            message = _deflate_finally(message[:half], message[half:], bits)
+        elif compress and fragmented:
+            first = deflater.encode(message[:half], fin=False)
             message = first + deflater.encode(message[half:], fin=True)
+        elif compress:
+            message = deflater.encode(message, fin=True)
         messages.append(_change(message, changes))
     terms = _Terms(bits, limit, no_context_takeover)
     whole = _inflate(messages, WHOLE, terms)
@@ -249,6 +253,18 @@ def fuzz_deflate(data: bytes) -> None:
             assert len(reference) > limit
     if compress and limit is None and not any(changes[1::2]):
         assert whole == plain
+
+
+def _deflate_finally(first: bytes, second: bytes, bits: int) -> bytes:
+    """Compress to a final block, and to more that refers to it (RFC 7692 section 7.2.3.4)."""
+    bits = max(bits, 9)
+    deflater = zlib.compressobj(wbits=-bits)
+    payload = deflater.compress(first) + deflater.flush(zlib.Z_FINISH)
+    if not second:
+        return payload
+    deflater = zlib.compressobj(wbits=-bits, zdict=first[-(1 << bits) :])
+    payload += deflater.compress(second) + deflater.flush(zlib.Z_SYNC_FLUSH)
+    return payload.removesuffix(TAIL)
 
 
 class _Terms(NamedTuple):
@@ -349,9 +365,11 @@ def fuzz_negotiation(data: bytes) -> None:
         assert _headers.parse_extensions(text) == [(server.name, list(server.parameters))]
         names = [name for name, _ in parameters]
         assert all(8 <= int(value) <= 15 for _, value in server.parameters if value is not None)
-        assert "client_max_window_bits" in names or not any(
-            name == "client_max_window_bits" for name, _ in server.parameters
-        )
+        answered = [name for name, _ in server.parameters]
+        assert "client_max_window_bits" in names or "client_max_window_bits" not in answered
+        # RFC 7692 sections 7.1.1.1 and 7.1.2.1: these are accepted by the answer that has them.
+        for name in ("server_no_context_takeover", "server_max_window_bits"):
+            assert name not in names or name in answered
     client = other.accept_answer(configuration.accept_offer(other.offer()).parameters)
     server = configuration.accept_offer(other.offer())
     message = data * 20

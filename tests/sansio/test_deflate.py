@@ -504,11 +504,11 @@ def test_message_is_decoded_when_the_empty_block_after_a_final_one_is_missing(cu
 
 
 @pytest.mark.parametrize("payload", [b"", HELLO_FINAL[:-1]])
-def test_empty_fragments_change_nothing_when_no_stream_has_begun(payload: bytes) -> None:
+def test_no_stream_begins_with_nothing(payload: bytes) -> None:
     extension = Deflate(())
-    extension.decode(payload, None, fin=False)
-    assert extension.decode(b"", None, fin=False) == b""
-    assert extension.decode(b"", None, fin=True) == b""
+    extension.decode(payload, None, fin=True)
+    for fin in (True, False, True, True):
+        assert extension.decode(b"", None, fin=fin) == b""
     assert extension.decode(HELLO, None, fin=True) == b"Hello"
 
 
