@@ -7,6 +7,7 @@ Owns what they do to a connection, and when; knows no frame (see `wire`) and no 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -66,7 +67,12 @@ async def stays(peer: Peer) -> Frame:
     """Be open until the client closes; give its Close frame."""
     await open_peer(peer)
     await peer.send(TEXT, b"hello")
-    return await peer.answer_close()
+    while (close := await peer.read_frame()).opcode != CLOSE:
+        pass
+    with suppress(anyio.BrokenResourceError):  # a client that was cancelled waits for no answer
+        await peer.send(CLOSE, close.payload)
+        await peer.stream.send_eof()
+    return close
 
 
 def closes_after(seconds: float, code: int = 1000) -> Script:

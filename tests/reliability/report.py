@@ -17,7 +17,7 @@ import tempfile
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 
@@ -28,9 +28,6 @@ from tests.reliability.fault_report import run_matrix
 from tests.reliability.loops import LOOPS
 from tests.reliability.scenarios import ALL, sweep_all
 from tests.reliability.sweeping import SweepResult
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 
@@ -147,12 +144,22 @@ def overload_all(connections: int, stalled: int) -> list[Row]:
     return rows
 
 
-def attack_all(loops: Sequence[str]) -> tuple[list[Row], list[str]]:
-    """Run the hostile table against anyws, and against others; give rows, and a table of all."""
+def attack_all() -> list[dict[str, Any]]:
+    """Run the hostile table against anyws, and against others."""
     with tempfile.TemporaryDirectory() as directory:
         output = Path(directory) / "hostile.json"
-        run("tests.reliability.hostile_report", "--json", str(output), "--loops", *loops)
-        tallies: list[dict[str, Any]] = json.loads(output.read_text(encoding="utf-8"))
+        run("tests.reliability.hostile_report", "--json", str(output), "--loops", *LOOPS)
+        return read_tallies(output)
+
+
+def read_tallies(path: Path) -> list[dict[str, Any]]:
+    """Read what hostile_report has written."""
+    tallies: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return tallies
+
+
+def compare(tallies: list[dict[str, Any]]) -> tuple[list[Row], list[str]]:
+    """Give the rows of anyws, and a table of all libraries."""
     ours = [tally for tally in tallies if tally["library"] == "anyws"]
     tell(*(text for tally in ours for text in tally["failures"]))
     kinds = ("wrong", "hangs", "over the memory limit", "with complaints")
@@ -218,11 +225,16 @@ def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m tests.reliability.report", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer points and connections")
+    parser.add_argument(
+        "--hostile", type=Path, help="what hostile_report --json wrote; without, it is run"
+    )
     parser.add_argument("--output", type=Path, default=DOCUMENT)
     arguments = parser.parse_args()
     rows = cancel_all(_QUICK_POINTS if arguments.quick else None)
     rows += injure_all(_QUICK_STEP if arguments.quick else 1)
-    attacks, others = attack_all(LOOPS)
+    attacks, others = compare(
+        attack_all() if arguments.hostile is None else read_tallies(arguments.hostile)
+    )
     rows += attacks
     rows += overload_all(*((500, 50) if arguments.quick else (5000, 500)))
     command = "python -m tests.reliability.report" + (" --quick" if arguments.quick else "")
