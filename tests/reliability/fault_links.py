@@ -22,8 +22,9 @@ ONE_WAY = {"split", "delay", "stall", "half-close", "reset"}
 # Faults after which all arrives.
 HARMLESS = {"split", "delay", "pieces", "slow"}
 
-# Bytes of a session at which there is a fault, at the most.
-MAX_POINTS = 800
+# Bytes from which on a session is a long one, with faults at so many of its bytes.
+LONG_SIZE = 5000
+MAX_POINTS = 300
 
 # Seconds, far less than any time-out.
 DELAY = 0.5
@@ -160,6 +161,6 @@ def faults(
                 ats = range(sizes[where] + 1)
             else:
                 ats = range(sum(sizes.values()) + 1)
-            apart = max(step, len(ats) // MAX_POINTS * step)
+            apart = step if len(ats) < LONG_SIZE else step * (len(ats) // MAX_POINTS)
             given += [Fault(kind, where, at) for at in ats[first % len(ats) :: apart]]
     return given

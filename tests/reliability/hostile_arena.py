@@ -68,6 +68,10 @@ def attacks_on(victims: Sequence[str], cases: Sequence[Case]) -> list[Attack]:
     return [Attack(victim, case) for victim in victims for case in cases if victim in case.victims]
 
 
+class VictimDied(Exception):
+    """The process of the victim has ended by itself, or does not answer any more."""
+
+
 class Arena:
     """A victim, to be attacked: `with Arena("anyws", "trio") as arena`.
 
@@ -104,8 +108,17 @@ class Arena:
 
     def _receive(self) -> Any:
         if not self._pipe.poll(4 * LIMIT):
-            raise TimeoutError("the victim does not answer")
-        return self._pipe.recv()
+            raise VictimDied("it does not answer")
+        try:
+            return self._pipe.recv()
+        except (EOFError, OSError) as exc:
+            raise VictimDied("its process has ended") from exc
+
+    def _send(self, *request: Any) -> None:
+        try:
+            self._pipe.send(request)
+        except OSError as exc:
+            raise VictimDied("its process has ended") from exc
 
     def attack(self, attacks: Sequence[Attack], *, at_once: bool = False) -> Result:
         """Attack the victim with each of the cases.
@@ -113,12 +126,15 @@ class Arena:
         Args:
             attacks: rows of the table, and which role of the victim each attacks.
             at_once: whether they come at the same time, not one after the other.
+
+        Raises:
+            VictimDied: it did not live to tell.
         """
-        self._pipe.send(("begin",))
+        self._send("begin")
         self._receive()
         with ThreadPoolExecutor(len(attacks) if at_once else 1) as threads:
             outcomes = list(threads.map(self._attack, attacks))
-        self._pipe.send(("end",))
+        self._send("end")
         account: Account = self._receive()
         errors = [account.errors.get(id(attack), "") for attack in attacks]
         return Result(list(attacks), outcomes, errors, account)
@@ -129,8 +145,7 @@ class Arena:
             return attack_server(self._ports[case.hasty], case.attack)
         with listen() as listener:
             port = listener.getsockname()[1]
-            request = ("connect", id(attack), port, case.path, case.hasty, case.compression)
-            self._pipe.send(request)
+            self._send("connect", id(attack), port, case.path, case.hasty, case.compression)
             return attack_client(listener, case.attack)
 
 

@@ -132,6 +132,7 @@ def bomb_in_fragments(peer: HostilePeer) -> str:
     peer.send_frame(BINARY, data[:10], fin=False, rsv=4)
     for start in range(10, len(data), 1000):
         peer.send_frame(CONT, data[start : start + 1000], fin=False)
+    peer.send_frame(CONT)
     return peer.judge()
 
 
@@ -214,6 +215,8 @@ def floods_beside_another(peer: HostilePeer) -> str:
 
 
 OPEN = ("open",)
+# RFC 6455 section 10.4 lets an endpoint have limits of its own.
+LIMITED = (*OPEN, "close 1008", "close 1009")
 GONE = ("ended|reset",)
 GIVES_UP = ("close 1011", *GONE)
 LOST = ("ConnectionClosedError",)
@@ -225,8 +228,8 @@ FLOODS: list[Case] = [
     Program("flood of large pings, answers unread", large_pings_unread, OPEN),
     Program("flood of unsolicited pongs", pongs, OPEN),
     Program("flood of empty messages", empty_messages, OPEN, path="/sink"),
-    Program("flood of empty fragments", empty_fragments, OPEN),
-    Program("flood of fragments of one byte", one_byte_fragments, OPEN),
+    Program("flood of empty fragments", empty_fragments, LIMITED),
+    Program("flood of fragments of one byte", one_byte_fragments, LIMITED),
     Program("flood of pings within a message", pings_in_a_message, OPEN),
     Program(
         "flood of fragments over max_size", message_over_the_limit_in_fragments, ("close 1009",)
@@ -265,10 +268,13 @@ FLOODS: list[Case] = [
         hasty=True,
     ),
     Program(
-        "bomb of final blocks", final_blocks, (*OPEN, "close 1002", "close 1007"), compression=True
+        "bomb of final blocks",
+        final_blocks,
+        (*LIMITED, "close 1002", "close 1007"),
+        compression=True,
     ),
     Program(
-        "compressed message that inflates to nothing", stream_without_end, OPEN, compression=True
+        "compressed message that inflates to nothing", stream_without_end, LIMITED, compression=True
     ),
     Program("flood behind a bad frame", flood_after_a_bad_frame, GONE, hasty=True),
     Program("flood after its close", flood_after_its_close, GONE, path="/leave", hasty=True),

@@ -27,6 +27,9 @@ VERSION = b"Sec-WebSocket-Version: 13\r\n"
 BAD_REQUEST = ("status 400", "status 4??", "status 5??")
 UPGRADE_REQUIRED = ("status 426", "status 4??")
 NO_HTTP = ("status 400", "status 4??", "status 5??", "ended", "reset")
+# RFC 9112 section 2.2: "the server SHOULD respond with a 400 (Bad Request) response and close the
+# connection".
+BAD_HTTP = NO_HTTP
 TOO_LONG = ("status 431", "status 4??", "ended", "reset")
 OPEN = ("open",)
 
@@ -174,41 +177,45 @@ HTTP = [
     ),
     refused("HTTP/0.9", b"GET /echo\r\n\r\n", NO_HTTP),
     refused("HTTP in lower case", instead(b"HTTP/1.1", b"http/1.1") + END, NO_HTTP),
-    refused("body announced", GOOD + b"Content-Length: 5\r\n" + END, (*BAD_REQUEST, "open")),
+    refused("body announced", GOOD + b"Content-Length: 5\r\n" + END, (*BAD_HTTP, "open")),
     refused(
         "body that is a frame",
         GOOD + b"Content-Length: 7\r\n" + END + frame(9, b"a", mask=MASK),
         BAD_REQUEST,
     ),
-    refused("two lengths that differ", GOOD + b"Content-Length: 0\r\nContent-Length: 9\r\n" + END),
-    refused("negative length", GOOD + b"Content-Length: -1\r\n" + END),
-    refused("length that is no number", GOOD + b"Content-Length: 0x0\r\n" + END),
-    refused("chunked body", GOOD + b"Transfer-Encoding: chunked\r\n" + END, (*BAD_REQUEST, "open")),
+    refused(
+        "two lengths that differ",
+        GOOD + b"Content-Length: 0\r\nContent-Length: 9\r\n" + END,
+        BAD_HTTP,
+    ),
+    refused("negative length", GOOD + b"Content-Length: -1\r\n" + END, BAD_HTTP),
+    refused("length that is no number", GOOD + b"Content-Length: 0x0\r\n" + END, BAD_HTTP),
+    refused("chunked body", GOOD + b"Transfer-Encoding: chunked\r\n" + END, (*BAD_HTTP, "open")),
     refused(
         "chunked body with a length",
         GOOD + b"Transfer-Encoding: chunked\r\nContent-Length: 0\r\n" + END,
     ),
-    refused("space before a colon", GOOD + b"X-A : b\r\n" + END),
-    refused("field without a name", GOOD + b": b\r\n" + END),
-    refused("field without a colon", GOOD + b"X-A\r\n" + END),
-    refused("first field folded", LINE + b" X: a\r\n" + GOOD.removeprefix(LINE) + END),
-    refused("bare CR in a value", GOOD + b"X-A: b\rX-B: c\r\n" + END),
-    refused("NUL in a value", GOOD + b"X-A: b\0c\r\n" + END),
-    refused("NUL in a name", GOOD + b"X\0A: b\r\n" + END),
-    refused("escape in a value", GOOD + b"X-A: \x1b[2J\r\n" + END, (*BAD_REQUEST, "open")),
-    refused("name that is no ASCII", GOOD + b"X-\xe9: b\r\n" + END),
-    refused("target that is no ASCII", instead(b"/echo", b"/\xe9") + END, (*BAD_REQUEST, "open")),
-    refused("target with a space", instead(b"/echo", b"/a b") + END),
+    refused("space before a colon", GOOD + b"X-A : b\r\n" + END, BAD_HTTP),
+    refused("field without a name", GOOD + b": b\r\n" + END, BAD_HTTP),
+    refused("field without a colon", GOOD + b"X-A\r\n" + END, BAD_HTTP),
+    refused("first field folded", LINE + b" X: a\r\n" + GOOD.removeprefix(LINE) + END, BAD_HTTP),
+    refused("bare CR in a value", GOOD + b"X-A: b\rX-B: c\r\n" + END, BAD_HTTP),
+    refused("NUL in a value", GOOD + b"X-A: b\0c\r\n" + END, BAD_HTTP),
+    refused("NUL in a name", GOOD + b"X\0A: b\r\n" + END, BAD_HTTP),
+    refused("escape in a value", GOOD + b"X-A: \x1b[2J\r\n" + END, (*BAD_HTTP, "open")),
+    refused("name that is no ASCII", GOOD + b"X-\xe9: b\r\n" + END, BAD_HTTP),
+    refused("target that is no ASCII", instead(b"/echo", b"/\xe9") + END, (*BAD_HTTP, "open")),
+    refused("target with a space", instead(b"/echo", b"/a b") + END, BAD_HTTP),
     refused("request behind a refused one", without(KEY) + END + GOOD + END),
-    refused("empty lines first", END * 9 + GOOD + END, (*BAD_REQUEST, "open")),
-    refused("line of nothing", END * 2, NO_HTTP),
+    refused("empty lines first", END * 9 + GOOD + END, (*BAD_HTTP, "open")),
+    refused("line of nothing", END * 2, (*NO_HTTP, "hang")),
     refused("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", NO_HTTP, ends=True),
     refused("SSH", b"SSH-2.0-OpenSSH_9.6\r\n" + END, NO_HTTP),
     refused("frames", frame(1, b"hello", mask=MASK) + END + END, NO_HTTP, ends=True),
     refused("half a request", GOOD, ("status 400", "status 4??", "ended"), ends=True),
     refused("half a line", b"GE", ("status 400", "status 4??", "ended"), ends=True),
     refused("nothing", b"", ("ended",), ends=True),
-    accepted("bare LF", GOOD.replace(b"\r\n", b"\n") + b"\n"),
+    Head("request: bare LF", GOOD.replace(b"\r\n", b"\n") + b"\n", (*OPEN, *BAD_HTTP)),
 ]
 
 LIMITS = [

@@ -14,6 +14,7 @@ import select
 import socket
 import struct
 import time
+import zlib
 from typing import TYPE_CHECKING
 
 from tests.wire import CLOSE, MASK, PING, PONG, Frame, frame, split_frames
@@ -82,6 +83,7 @@ class HostilePeer:
         self._frames: list[Frame] = []
         # What of a flood has not been sent: the end of a frame, perhaps.
         self._unsent = b""
+        self._inflater = zlib.decompressobj(-15)
         self._reset = False
         self._ended = False
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -316,8 +318,14 @@ class HostilePeer:
             if came.opcode == PONG:
                 lives = lives or came.payload == PROBE
             elif came.opcode != PING:
-                self.messages.append(came.payload)
+                self.messages.append(self._inflate(came))
         return self._close_in_peace()
+
+    def _inflate(self, came: Frame) -> bytes:
+        """Give the payload as it was before permessage-deflate (RFC 7692 section 7.2.2)."""
+        if not came.rsv & 4:
+            return came.payload
+        return self._inflater.decompress(came.payload + b"\x00\x00\xff\xff")
 
     def _close_in_peace(self) -> str:
         self.send_frame(CLOSE, b"\x03\xe8")
@@ -332,13 +340,13 @@ class HostilePeer:
             self.send_frame(CLOSE, close.payload)
         if not self.masks:
             self.end()
-        if self._frames or self._buffer:
-            return f"{verdict}, then data"
-        self._buffer = b""
-        while self.read():
-            if self._buffer:
-                return f"{verdict}, then data"
-        return verdict
+        opcodes = set()
+        while (behind := self.read_frame()) is not None:
+            opcodes.add(behind.opcode)
+        if self._buffer:
+            return f"{verdict}, then half a frame"
+        # RFC 6455 section 5.5.1: "MUST NOT send any more data frames after sending a Close frame".
+        return verdict if not opcodes else f"{verdict}, then opcodes {sorted(opcodes)}"
 
     def judge_status(self) -> str:
         """See what HTTP answer comes, up to the end of TCP: "status" and its code."""
@@ -349,7 +357,8 @@ class HostilePeer:
                 return self.end_seen if not head else f"no HTTP: {head[:40]!r}"
             if match[1] == b"101":
                 return "status 101"
-            while self.read():
+            size = body_size(head)
+            while (size is None or len(self._buffer) < size) and self.read():
                 if len(self._buffer) > 65536:
                     return f"status {match[1].decode()} and a download"
             if b"Traceback" in self._buffer:
@@ -357,6 +366,16 @@ class HostilePeer:
             return f"status {match[1].decode()}"
         except Hang:
             return "hang"
+
+
+def body_size(head: bytes) -> int | None:
+    """Give the bytes of a response's body; None where it goes on to the end of TCP.
+
+    A server that serves other things too may go on with the connection, if it says so.
+    """
+    length = re.search(rb"\r\nContent-Length: ([0-9]+)\r\n", head, re.IGNORECASE)
+    closes = re.search(rb"\r\nConnection:[^\r]*close", head, re.IGNORECASE)
+    return None if closes or not length else int(length[1])
 
 
 def attack_server(port: int, attack: Callable[[HostilePeer], str]) -> str:

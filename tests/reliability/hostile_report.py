@@ -15,7 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.reliability.hostile_arena import LIBRARIES, Arena, Attack, Result, attacks_on
+from tests.reliability.hostile_arena import (
+    LIBRARIES,
+    Arena,
+    Attack,
+    Result,
+    VictimDied,
+    attacks_on,
+)
 from tests.reliability.hostile_cases import BOTH, CLIENT, all_cases, is_expected
 from tests.reliability.hostile_frames import CASES as FRAMES
 
@@ -53,11 +60,10 @@ class Tally:
         strict = self.library == "anyws"
         account = result.account
         flaws = []
-        if "hang" in outcome or account.leftovers:
+        right = is_expected(attack.case, outcome, strict=strict)
+        if account.leftovers or (outcome == "hang" and not right):
             flaws.append("hang")
-        elif not is_expected(attack.case, outcome, strict=strict) or not self._is_right(
-            attack, error
-        ):
+        elif not right or not self._is_right(attack, error):
             flaws.append("wrong outcome")
         if account.memory > MEMORY_LIMIT:
             flaws.append("memory")
@@ -74,6 +80,12 @@ class Tally:
             noise = account.complaints[0].splitlines()[0] if account.complaints else ""
             text = f"{attack.case.name}: {', '.join(flaws) or 'complaint'}: {seen}, {size}{left}"
             self.failures.append(f"{text}; {noise}" if noise else text)
+
+    def note_death(self, attack: Attack, error: VictimDied) -> None:
+        """Count a row that the victim did not live to tell of."""
+        self.cases += 1
+        self.counts["hang"] += 1
+        self.failures.append(f"{attack.case.name}: {error}")
 
     @staticmethod
     def _is_right(attack: Attack, error: str) -> bool:
@@ -108,7 +120,7 @@ def version(library: str) -> str:
 
 
 def tally(library: str, loop: str, victim: str, attacks: Sequence[Attack]) -> Tally:
-    """Run rows one after the other; a victim that hangs is replaced."""
+    """Run rows one after the other; a victim that hangs or dies is replaced."""
     result = Tally(library, loop, victim)
     left = list(attacks)
     while left:
@@ -116,7 +128,11 @@ def tally(library: str, loop: str, victim: str, attacks: Sequence[Attack]) -> Ta
             arena.attack(attacks_on([victim], FRAMES[-9:]))
             while left:
                 attack = left.pop(0)
-                ((_, outcome, error),) = one = arena.attack([attack])
+                try:
+                    ((_, outcome, error),) = one = arena.attack([attack])
+                except VictimDied as exc:
+                    result.note_death(attack, exc)
+                    break
                 result.note(attack, outcome, error, one)
                 if one.account.leftovers:
                     break

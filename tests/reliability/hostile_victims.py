@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Time-outs in seconds, by the names of `connect` and `serve`: those that no case waits for, and
 # those that one does.
-PATIENT: dict[str, Any] = {"open_timeout": 10, "close_timeout": 10, "ping_interval": None}
+PATIENT: dict[str, Any] = {"open_timeout": 10, "close_timeout": 4, "ping_interval": None}
 HASTY: dict[str, Any] = {
     "open_timeout": 1.0,
     "close_timeout": 0.3,
