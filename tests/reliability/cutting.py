@@ -222,7 +222,10 @@ class Cut:
         with anyio.CancelScope() as scope:
             self._cancel = scope.cancel
             self._armed = armed
-            values = (await self._drive(func, *args),)
+            driven = self._drive(func, *args)
+            values = (await driven,)
+        if driven.grouped:
+            self.fault("a group has left the call")
         if _cancel_requests() != requests:
             self.fault("a request to cancel the task is left over")
         return Outcome(not values, values)
@@ -246,6 +249,8 @@ class Cut:
             await asyncio.wait([task])
         finally:
             task.cancel()  # where the whole run hangs
+        if driven and driven[0].grouped:
+            self.fault("a group has left the call")
         if not task.cancelled():
             task.result()  # which may raise
             if driven and driven[0].told:
@@ -315,6 +320,8 @@ class _Driven(Generic[T]):
     def __init__(self, coroutine: Coroutine[Any, Any, T], meet_point: Callable[[], None]) -> None:
         self._coroutine = coroutine
         self._meet_point = meet_point
+        self.grouped = False
+        """Whether a group of exceptions has left it."""
         self.told = False
         """Whether it was told of a cancellation that is not that of a scope."""
 
@@ -329,6 +336,10 @@ class _Driven(Generic[T]):
             except StopIteration as stop:
                 value: T = stop.value
                 return value
+            except BaseExceptionGroup:
+                # Who waits for a cancellation, or for an error of his own, would not know it.
+                self.grouped = True
+                raise
             self._meet_point()
             answer = error = None
             try:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Seconds that a run takes only if it hangs, in virtual time and in real time.
 _VIRTUAL_LIMIT = 120.0
-_REAL_LIMIT = 5.0
+_REAL_LIMIT = 10.0
 
 # Where so many points are faulty, more of them say nothing new, and each may hang.
 _MAX_FAULTY = 6
@@ -148,7 +148,7 @@ def _points(scenario: Scenario, loop: str, way: Way, limit: int | None) -> Itera
 
 def spread(count: int, limit: int) -> list[int]:
     """Give `limit` of the numbers under `count`, evenly, the first and the last among them."""
-    return sorted({round(index * (count - 1) / (limit - 1)) for index in range(limit)})
+    return sorted({round(index * (count - 1) / max(1, limit - 1)) for index in range(limit)})
 
 
 def _take(result: SweepResult, cut: Cut, scenario: Scenario) -> None:
