@@ -70,6 +70,8 @@ def fuzz_server_handshake(data: bytes) -> None:
     wire = choices.rest()
     whole = _serve(arguments, [wire])
     assert _serve(arguments, cut(wire, pattern)) == whole
+    if whole.get("request") is not None:
+        _check_head(wire, whole["rest"])
 
 
 def _choose_last(request: Request, offered: Sequence[str]) -> str | None:
@@ -165,6 +167,15 @@ def _check_answer(answer: bytes, method: str, response: Response) -> None:
     assert client.trailing_data == (b"", False)
 
 
+def _check_head(wire: bytes, rest: bytes) -> bytes:
+    """Give what was taken for the head, or for several; nothing is between it and the rest."""
+    assert wire.endswith(rest)
+    head = wire[: len(wire) - len(rest)]
+    assert head.endswith((b"\n\n", b"\n\r\n"))
+    assert len(head) <= MAX_HEAD_SIZE
+    return head
+
+
 # The client.
 
 
@@ -180,8 +191,7 @@ def fuzz_client_handshake(data: bytes) -> None:
     whole = _ask(arguments, [wire])
     assert _ask(arguments, cut(wire, pattern)) == whole
     if "rest" in whole:
-        heads = wire[: len(wire) - len(whole["rest"])]
-        assert len(heads) <= MAX_HEAD_SIZE
+        heads = _check_head(wire, whole["rest"])
         first_lines = re.findall(rb"(?:\A|\n\r?\n)([^\r\n]+)", heads)
         assert first_lines[-1].startswith(b"HTTP/1.1 101")
 

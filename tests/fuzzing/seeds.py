@@ -218,10 +218,12 @@ def deflate_seeds() -> dict[str, bytes]:
             head = flags(alone, True, isal, True)
             name = f"{'isal' if isal else 'zlib'}-{'alone' if alone else 'context'}"
             seeds[name] = head + bytes([1, 0, 3, 0]) + text * 3
-            seeds[f"{name}-final"] = (
-                flags(alone, True, isal, False, True) + bytes([1, 0, 3, 0]) + text * 3
-            )
             seeds[f"{name}-changed"] = head + bytes([1, 0, 3, 2, 3, 0x10]) + text * 3
+    # The second half of a message refers to all of the first.
+    text = b"\x20" + b"0123456789abcdef" * 2
+    for pattern in (0, 1, 0x35, WHOLE):
+        head = flags(False, True, False, False, True)
+        seeds[f"finally-{pattern}"] = head + bytes([1, 0, pattern, 0]) + text * 3
     return seeds
 
 
@@ -234,6 +236,7 @@ EXTENSIONS = {
     "leading-zero": "permessage-deflate; server_max_window_bits=08",
     "too-large": "permessage-deflate; client_max_window_bits=16",
     "twice": "permessage-deflate; client_max_window_bits; client_max_window_bits=9",
+    "server-15": "permessage-deflate; server_max_window_bits=15",
     "unknown": "permessage-deflate; unknown",
     "flag-with-value": "permessage-deflate; server_no_context_takeover=1",
     "quoted": 'a; b="c\\d", permessage-deflate; server_max_window_bits="8"',
@@ -365,7 +368,9 @@ def server_seeds() -> dict[str, bytes]:
     seeds = {}
     for name, wire in REQUESTS.items():
         seeds[name] = bytes([0, 0, 0, 0, 0x4F]) + wire
-        seeds[f"{name}-all"] = bytes([2, 1, 0, 1, 0x13]) + wire
+        seeds[f"{name}-all"] = bytes([1, 1, 0, 1, 0x13]) + wire
+    for name in ("plain", "origin", "other-origin", "two-origins"):
+        seeds[f"{name}-listed"] = bytes([2, 0, 0, 0, 0x4F]) + REQUESTS[name]
     for name in ("plain", "subprotocols"):
         seeds[f"{name}-chosen"] = bytes([1, 1, 2, 2, 0x4F]) + REQUESTS[name]
     return seeds
