@@ -366,6 +366,7 @@ class Protocol:
 
         Raises:
             ValueError: it has more than 125 bytes.
+            TypeError: it is not bytes-like.
             ConnectionClosed: the connection is no longer open.
         """
         return self._send_control(Opcode.PING, data)
@@ -454,6 +455,11 @@ class Protocol:
     def _send_control(self, opcode: Opcode, data: BytesLike) -> bytes:
         if isinstance(data, memoryview):
             data = data.tobytes()
+        elif not isinstance(data, (bytes, bytearray)):
+            # The codec would take a str, and count its bytes only then.
+            raise TypeError(
+                f"data of a control frame must be bytes-like, not {type(data).__name__}"
+            )
         if len(data) > MAX_CONTROL_SIZE:
             raise ValueError(
                 f"control frame of {len(data)} bytes exceeds the limit of {MAX_CONTROL_SIZE} bytes"

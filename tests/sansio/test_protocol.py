@@ -331,6 +331,16 @@ def test_ping_and_pong_carry_up_to_125_bytes(data: bytes) -> None:
     assert only_frame(protocol.send_pong(data)).payload == bytes(data)
 
 
+def test_ping_and_pong_are_refused_when_their_data_is_a_str() -> None:
+    protocol = Protocol(Role.CLIENT)
+    data: Any = "\N{LATIN SMALL LETTER E WITH ACUTE}" * 100  # 200 bytes
+    text = "^data of a control frame must be bytes-like, not str$"
+    with pytest.raises(TypeError, match=text):
+        protocol.send_ping(data)
+    with pytest.raises(TypeError, match=text):
+        protocol.send_pong(data)
+
+
 @pytest.mark.parametrize("data", [b"a" * 126, bytearray(126), memoryview(array("H", [0] * 63))])
 def test_ping_and_pong_are_refused_when_they_are_over_125_bytes(data: bytes) -> None:
     protocol = Protocol(Role.CLIENT)
