@@ -1139,7 +1139,11 @@ Decoder_feed(Decoder *self, PyObject *const *args, Py_ssize_t count, PyObject *n
                           PyBytes_GET_SIZE(values[0]), &batch);
     }
     Py_buffer chunk;
-    if (PyObject_GetBuffer(values[0], &chunk, PyBUF_SIMPLE) < 0) {
+    if (PyUnicode_Check(values[0])) {
+        PyErr_SetString(PyExc_TypeError, "a bytes-like object is required, not 'str'");
+        return NULL;
+    }
+    if (get_payload(values[0], &chunk) < 0) {
         return NULL;
     }
     PyObject *events = feed_chunk(self, NULL, chunk.buf, chunk.len, &batch);

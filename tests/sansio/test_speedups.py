@@ -125,6 +125,12 @@ def test_events_are_equal_for_random_streams_cut_at_random(masked: bool, deflate
         assert run(compiled, stream, seed, masked=masked, deflate=deflate) == expected, seed
 
 
+@both_codecs
+def test_chunk_may_have_gaps(codec: Any) -> None:
+    decoder = codec.Decoder(masked=False, max_size=None)
+    assert decoder.feed(memoryview(b"\x81-\x01-a-")[::2]) == ["a"]
+
+
 @needs_compiler
 def test_each_byte_is_refused_by_both_in_the_same_place() -> None:
     for text in (*TEXTS, "\ud7ff\ue000\uffff\U0010ffff"):
