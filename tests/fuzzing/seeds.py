@@ -85,6 +85,8 @@ STREAMS = {
     "length-8-huge": b"\x82\x7f\x7f\xff\xff\xff\xff\xff\xff\xffabc",
     "utf8-bad": frame(TEXT, b"\xed\xa0\x80"),
     "utf8-cut": frame(TEXT, b"\xf0\x9f\x98"),
+    "utf8-bad-long": frame(TEXT, bytes(130) + b"\xff"),
+    "utf8-bad-at-the-end": frame(TEXT, b"a", fin=False) + frame(CONT, b"\xe2"),
     "two-sizes": frame(BINARY, b"abcde") + frame(BINARY, b"abcdef"),
 }
 
@@ -107,6 +109,7 @@ def decoder_seeds() -> dict[str, bytes]:
             course(False, False, False, False, True, budgets=budgets, pattern=0x17) + many
         )
     seeds["fragments-on"] = course(fragments_at=0, pattern=2) + STREAMS["fragments"]
+    seeds["fragments-of-binary"] = course(fragments_at=0, pattern=2) + STREAMS["two-sizes"]
     seeds["fragments-late"] = course(fragments_at=3, pattern=2) + STREAMS["fragments"]
     for limit in (0, 5, 1000):
         seeds[f"limit-{limit}"] = course(limits=(limit, None)) + STREAMS["two-sizes"]
