@@ -32,6 +32,7 @@ from tests.wire import BINARY, CLOSE, CONT, PING, PONG, TEXT, Frame, frame, pars
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
     from anyws._types import Event
 
@@ -135,12 +136,19 @@ STEPS: tuple[Callable[[Protocol, int], object], ...] = (
 
 def fuzz_protocol(data: bytes) -> None:
     """Let a peer send anything while we send, close and fail at any time."""
-    choices = Choices(data)
+    first, *others = [_converse(Choices(data), codec) for codec in CODECS]
+    for other in others:
+        assert other == first
+
+
+def _converse(choices: Choices, codec: ModuleType) -> tuple[list[Event], list[Frame]]:
+    """Have a conversation; give what was received and what was sent."""
     server, deflate, holds_failure = choices.flags(3)
     role = Role.SERVER if server else Role.CLIENT
-    protocol = Protocol(
-        role, max_size=choices.pick(LIMITS), extension=Deflate(()) if deflate else None
-    )
+    extension = Deflate(()) if deflate else None
+    max_size = choices.pick(LIMITS)
+    protocol = Protocol(role, max_size=max_size, extension=extension)
+    protocol.decoder = codec.Decoder(masked=server, max_size=max_size, inflate=extension)
     protocol.holds_failure = holds_failure
     max_messages = choices.pick((None, 1, 2))
     steps = choices.take(choices.byte() % 32)
@@ -160,10 +168,12 @@ def fuzz_protocol(data: bytes) -> None:
     protocol.release_failure()
     sent += protocol.data_to_send()
     assert protocol.data_to_send() == b""
-    _check_sent(parse_frames(bytes(sent)), seen, protocol)
+    frames = parse_frames(bytes(sent))
+    _check_sent(frames, seen, protocol)
     protocol.receive_eof()
     assert protocol.state is State.CLOSED
     assert protocol.receive_data(b"\x81\x00") == []
+    return seen, frames
 
 
 def _take_step(protocol: Protocol, number: int) -> bytes:

@@ -6,7 +6,7 @@ predicted, with violations, lost streams, budgets, and replies that wait to be s
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -23,9 +23,14 @@ from anyws._types import Close, Failure, Ping, Pong, Role, State
 from anyws.exceptions import ConnectionClosed
 from anyws.sansio._deflate import PerMessageDeflate
 from anyws.sansio._protocol import Protocol, SharedMessage
-from tests.fuzzing.decoding import check_budgets
+from tests.fuzzing.decoding import CODECS, check_budgets
 from tests.fuzzing.model import Gone, Side, data_opcode
 from tests.wire import BINARY, CLOSE, PING, PONG, TEXT, frame
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from anyws.sansio._extensions import Extension
 
 sides = st.sampled_from(["client", "server"])
 messages = st.one_of(
@@ -64,19 +69,34 @@ VIOLATIONS = (
 )
 
 
+def new_side(role: Role, extension: Extension | None, codec: ModuleType) -> Side:
+    protocol = Protocol(role, extension=extension)
+    protocol.decoder = codec.Decoder(masked=role is Role.SERVER, max_size=2**20, inflate=extension)
+    return Side(protocol, compression=extension is not None)
+
+
 class Conversations(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.sides: dict[str, Side] = {}
 
-    @initialize(compression=st.sampled_from(COMPRESSIONS), holds_failure=st.booleans())
-    def open(self, compression: PerMessageDeflate | None, holds_failure: bool) -> None:
+    @initialize(
+        compression=st.sampled_from(COMPRESSIONS),
+        codecs=st.tuples(st.sampled_from(CODECS), st.sampled_from(CODECS)),
+        holds_failure=st.booleans(),
+    )
+    def open(
+        self,
+        compression: PerMessageDeflate | None,
+        codecs: tuple[ModuleType, ModuleType],
+        holds_failure: bool,
+    ) -> None:
         client = server = None
         if compression is not None:
             server = compression.accept_offer(compression.offer())
             client = compression.accept_answer(server.parameters)
-        near = Side(Protocol(Role.CLIENT, extension=client), compression is not None)
-        far = Side(Protocol(Role.SERVER, extension=server), compression is not None)
+        near = new_side(Role.CLIENT, client, codecs[0])
+        far = new_side(Role.SERVER, server, codecs[1])
         near.peer, far.peer = far, near
         far.protocol.holds_failure = holds_failure
         self.sides = {"client": near, "server": far}
