@@ -99,10 +99,10 @@ def sanitizers(session: nox.Session) -> None:
     install(session, "test")
     library = session.run("gcc", "-print-file-name=libasan.so", external=True, silent=True)
     compiler = {"CFLAGS": SANITIZERS, "LDFLAGS": SANITIZERS}
+    folders = ("tests/sansio", "tests/fuzzing")
     with sanitized_codec(session, compiler, str(library)) as environment:
         session.run(
-            *("python", "-m", "pytest", "-n", "0", "tests/sansio", *session.posargs),
-            env=environment,
+            *("python", "-m", "pytest", "-n", "0", *folders, *session.posargs), env=environment
         )
 
 
