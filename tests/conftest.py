@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,10 @@ FDS = Path("/proc/self/fd")
 # A deadline for each example would measure the machine, not the code.
 hypothesis.settings.register_profile("anyws", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("anyws")
+
+# A shell starts what runs in its background with interrupts ignored, and some tests send one.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def backend_options(name: str, *, virtual: bool) -> tuple[str, dict[str, Any]]:
