@@ -304,6 +304,7 @@ class Watchdog:
     __slots__ = (
         "_ended",
         "_expire",
+        "_hastened",
         "_set_timer",
         "_timeout",
         "deadline",
@@ -316,6 +317,7 @@ class Watchdog:
         self._expire = expire
         self._set_timer = set_timer
         self._ended = False
+        self._hastened = False
         self.deadline: float = math.inf
 
     def begin(self) -> None:
@@ -326,7 +328,10 @@ class Watchdog:
             self._arm()
 
     def hasten(self, timeout: float) -> None:
-        """Leave at most `timeout` seconds from now, unless all is over."""
+        """Leave at most `timeout` seconds from now, unless all is over; later calls do nothing."""
+        if self._hastened:
+            return
+        self._hastened = True
         if self._timeout is not None:
             timeout = min(timeout, self._timeout)
         deadline = current_time() + timeout
