@@ -80,11 +80,16 @@ class Headers(MutableMapping[str, str]):
             self.add(name, value)
 
     @classmethod
-    def of_parsed(cls, fields: Iterable[tuple[str, str]]) -> Headers:
-        """Make Headers of fields that a parser has found whole: they are not checked again."""
+    def of_parsed(cls, fields: Iterable[tuple[bytes, bytes]]) -> Headers:
+        """Make Headers of fields that a parser has found whole: they are not checked again.
+
+        Args:
+            fields: pairs of a name in ASCII, and a value that is read as Latin-1.
+        """
         headers = cls()
         headers._fields = [
-            (_USUAL_NAMES.get(name) or name.lower(), name, value) for name, value in fields
+            (*(_USUAL_RAW_NAMES.get(name) or _both_names(name)), value.decode("latin-1"))
+            for name, value in fields
         ]
         return headers
 
@@ -231,6 +236,12 @@ _USUAL_NAMES = {
         *("Upgrade", "User-Agent"),
     )
 }
+_USUAL_RAW_NAMES = {name.encode(): (key, name) for name, key in _USUAL_NAMES.items()}
+
+
+def _both_names(raw: bytes) -> tuple[str, str]:
+    name = raw.decode("ascii")
+    return name.lower(), name
 
 
 def _checked(name: str, value: str) -> tuple[str, str, str]:

@@ -105,7 +105,9 @@ class SocketTransport(Transport):
         # Writing.
         self.write_buffer_size = 0
         self.sent_size = 0
-        self._chunks: deque[bytes | memoryview] = deque()
+        # What is not sent yet. Made when something has to wait, since an empty deque takes 760
+        # bytes, and much of what is said never waits.
+        self._chunks: deque[bytes | memoryview] | None = None
         self._latest = b""
         self._draining = Draining()
         # Whether the next write goes to the socket at once, and whether one that did not will be
@@ -276,6 +278,7 @@ class SocketTransport(Transport):
 
     def write(self, data: bytes) -> None:
         if self._corking:
+            assert self._chunks is not None
             self._chunks.append(data)
             self.write_buffer_size += len(data)
             if self.write_buffer_size >= _COALESCE_SIZE:
@@ -290,6 +293,8 @@ class SocketTransport(Transport):
                 self._keep(memoryview(data)[sent:])
                 self._block()
             return
+        if self._chunks is None:
+            self._chunks = deque()
         if self._latest:
             self._chunks.append(self._latest)
             self._latest = b""
@@ -332,6 +337,8 @@ class SocketTransport(Transport):
         return sent
 
     def _keep(self, data: memoryview) -> None:
+        if self._chunks is None:
+            self._chunks = deque()
         self._chunks.append(data)
         self.write_buffer_size += len(data)
 
@@ -376,7 +383,7 @@ class SocketTransport(Transport):
         if not self._blocked:
             self._flush_due = False
             # Who has written much in this turn goes on in the next.
-            self._at_once = len(self._chunks) <= _BURST
+            self._at_once = self._chunks is None or len(self._chunks) <= _BURST
             self._turn = self._turns.count
             self._flush()
 
@@ -399,6 +406,8 @@ class SocketTransport(Transport):
             return
         self._corking = False
         chunks = self._chunks
+        if chunks is None:
+            chunks = self._chunks = deque()
         if len(chunks) > 1 and self.write_buffer_size <= _COALESCE_SIZE and not self._latest:
             together = b"".join(chunks)
             chunks.clear()
@@ -448,7 +457,7 @@ class SocketTransport(Transport):
     def _end_writing(self) -> None:
         self._write_ended = True
         self._corking = False
-        self._chunks.clear()
+        self._chunks = None
         self._latest = b""
         self.release()
 

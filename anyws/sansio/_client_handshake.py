@@ -28,7 +28,6 @@ from ._handshake import (
     check_connection,
     next_event,
     single_value,
-    to_headers,
 )
 from ._headers import (
     KEY_SIZE,
@@ -210,7 +209,9 @@ class ClientHandshake:
         event = next_event(self._parser, "response")
         assert isinstance(event, h11.InformationalResponse | h11.Response)
         response = Response(
-            event.status_code, event.reason.decode("latin-1"), to_headers(event.headers.raw_items())
+            event.status_code,
+            event.reason.decode("latin-1"),
+            Headers.of_parsed(event.headers.raw_items()),
         )
         # A proxy may well refuse in HTTP/1.0; but no HTTP/1.0 response can switch protocols.
         if response.status == 101 and event.http_version != b"1.1":

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Literal
 
 import h11
 
-from .._http import Headers
 from .._version import __version__
 from ..exceptions import InvalidHeader, InvalidMessage, InvalidUpgrade
 from ._headers import parse_connection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from .._http import Headers
 
 MAX_LINE_SIZE = 8192
 """Bytes of a request line, a status line or a header line, without its end.
@@ -165,14 +164,6 @@ def next_event(parser: h11.Connection, kind: Kind) -> h11.Event | type[h11.NEED_
         problem = _QUOTATION.split(str(exc), maxsplit=1)[0]
         problem = problem[:1].lower() + problem[1:]
         raise InvalidMessage(f"malformed HTTP {kind}: {problem}") from exc
-
-
-def to_headers(fields: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """Make Headers of what h11 has parsed, from a head that a HeadReader has given."""
-    # The one has seen to the names, the other to the control characters.
-    return Headers.of_parsed(
-        (name.decode("ascii"), value.decode("latin-1")) for name, value in fields
-    )
 
 
 def single_value(headers: Headers, name: str) -> str | None:

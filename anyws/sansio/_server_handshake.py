@@ -21,7 +21,7 @@ from ..exceptions import (
     InvalidUpgrade,
     NegotiationError,
 )
-from ._handshake import PRODUCT, HeadReader, check_connection, next_event, single_value, to_headers
+from ._handshake import PRODUCT, HeadReader, check_connection, next_event, single_value
 from ._headers import (
     accept_key,
     build_extensions,
@@ -296,7 +296,7 @@ def _parse_request(head: bytes) -> Request:
     parser.receive_data(head)
     event = next_event(parser, "request")
     assert isinstance(event, h11.Request)
-    headers = to_headers(event.headers.raw_items())
+    headers = Headers.of_parsed(event.headers.raw_items())
     if not is_host(headers["Host"]):
         raise InvalidMessage("malformed HTTP request: Host is not a host and a port")
     # A body could be taken for frames, or frames for a body.
