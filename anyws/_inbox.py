@@ -167,7 +167,8 @@ class Inbox:
         if self._streaming or self.receiving:
             self.floor = sys.maxsize
         else:
-            self.floor = self._low_messages if self._paused else 0
+            # The one that brings it to the low mark lets reading go on: at 0 no other would.
+            self.floor = self._low_messages + 1 if self._paused else 0
 
     async def ready(self) -> bool:
         """Wait until `head` has a message; put() or close() ends it.

@@ -9,11 +9,14 @@ import anyio
 import pytest
 
 import anyws
+from anyws import Connection
 from tests.endings import both_roles
 from tests.receiving import DEFLATE, KIB, MIB, RSV1, STREAM_SIZE, deflate, expect_too_big
 from tests.wire import BINARY, CONT, MASK, PING, PONG, TEXT, Peer, client_and_peer, frame
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from tests.endings import Pair
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
@@ -328,8 +331,13 @@ async def test_max_queue_is_32_unless_told() -> None:
     ("max_queue", "high", "low"),
     [(20, 20, 5), ((20, None), 20, 5), ((20, 8), 20, 8), ((20, 0), 20, 0), ((20, 20), 20, 20)],
 )
-async def test_recv_resumes_reading_at_the_low_mark(
-    pair: Pair, max_queue: Any, high: int, low: int
+@pytest.mark.parametrize("receive", [Connection.recv, Connection.__anext__])
+async def test_reading_resumes_at_the_low_mark(
+    pair: Pair,
+    max_queue: Any,
+    high: int,
+    low: int,
+    receive: Callable[[Connection], Awaitable[str | bytes]],
 ) -> None:
     async with (
         pair(max_queue=max_queue, max_buffer_size=STREAM_SIZE) as (ws, peer),
@@ -340,10 +348,10 @@ async def test_recv_resumes_reading_at_the_low_mark(
         stuck_at = await flood.settle()
         taken = 0
         while high - taken > low + 1:
-            await ws.recv()
+            await receive(ws)
             taken += 1
             assert await flood.settle() == stuck_at
-        await ws.recv()
+        await receive(ws)
         taken += 1
         assert await flood.settle() == stuck_at + taken
         tasks.cancel_scope.cancel()
@@ -361,6 +369,21 @@ async def test_flood_is_delivered_whole_and_in_order_when_it_is_received_slowly(
         for number in range(100):
             await anyio.sleep(0.1)
             assert await ws.recv() == flood.message(number)
+
+
+@pytest.mark.behaviour(43)
+@both_roles
+@pytest.mark.parametrize("max_queue", [1, 3, (8, 0)])
+async def test_iteration_gets_all_when_the_low_mark_is_0(pair: Pair, max_queue: Any) -> None:
+    async with (
+        pair(max_queue=max_queue, max_buffer_size=STREAM_SIZE) as (ws, peer),
+        anyio.create_task_group() as tasks,
+    ):
+        flood = Flood(peer, 600, total=20)
+        tasks.start_soon(flood.run)
+        await flood.settle()
+        with anyio.fail_after(1):
+            assert [await anext(ws) for _ in range(20)] == [flood.message(i) for i in range(20)]
 
 
 @pytest.mark.behaviour(44)
