@@ -9,6 +9,7 @@ from __future__ import annotations
 import email.utils
 import functools
 import inspect
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -116,6 +117,10 @@ async def _exchange(transport: Transport, handshake: ClientHandshake) -> Respons
         except InvalidMessage as error:
             raise error from exc
     except (BrokenResourceError, ClosedResourceError) as exc:
+        cause = exc.__cause__
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+            # An alert: in TLS 1.3 a client's certificate is refused behind the TLS handshake.
+            raise cause from None
         raise InvalidMessage("connection lost during the opening handshake") from exc
 
 

@@ -22,6 +22,8 @@ from anyio import (
     sleep,
 )
 from anyio.abc import Listener, SocketAttribute
+from anyio.streams.stapled import MultiListener
+from anyio.streams.tls import TLSListener
 
 from . import _transports
 from ._http import Response, text_response
@@ -323,9 +325,17 @@ def _describe_address(address: object) -> str:
     return "a local peer"
 
 
-def _extra(listeners: Iterable[Listener[ByteStream]], attribute: _T) -> list[_T]:
+def _extra(listeners: Iterable[Listener[Any]], attribute: _T) -> list[_T]:
     """Give the values of a typed attribute, from the listeners that have it."""
-    found = [listener.extra(attribute, None) for listener in listeners]
+    found: list[_T | None] = []
+    for listener in listeners:
+        if isinstance(listener, TLSListener):
+            # It has none of the attributes of the one below it.
+            found += _extra([listener.listener], attribute)
+        elif isinstance(listener, MultiListener):
+            found += _extra(listener.listeners, attribute)
+        else:
+            found.append(listener.extra(attribute, None))
     return [value for value in found if value is not None]
 
 

@@ -158,6 +158,27 @@ async def test_missing_or_unknown_client_certificate_is_refused(
     assert loud_records(caplog) == []
 
 
+@pytest.mark.virtual_time
+async def test_client_certificate_that_is_missed_behind_the_tls_handshake_is_an_sslerror() -> None:
+    # In TLS 1.3 the client has done its part by then, and waits for the answer to its request.
+    theirs = server_context()
+    AUTHORITY.configure_trust(theirs)
+    theirs.verify_mode = ssl.CERT_REQUIRED
+    theirs.minimum_version = ssl.TLSVersion.TLSv1_3
+    near, far = memory_stream_pair()
+
+    async def refuse() -> None:
+        with pytest.raises(ssl.SSLError, match="PEER_DID_NOT_RETURN_A_CERTIFICATE"):
+            async with anyws.wrap_server(far, ssl=theirs):
+                raise AssertionError
+
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(refuse)
+        with pytest.raises(ssl.SSLError, match="CERTIFICATE_REQUIRED"):
+            async with anyws.wrap_client(near, "wss://localhost/", ssl=client_context()):
+                raise AssertionError
+
+
 async def test_tls_versions_without_a_common_one_are_an_sslerror(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -338,6 +359,14 @@ async def test_listener_of_the_caller_may_speak_tls() -> None:
         async with anyws.connect(f"wss://localhost:{port}/", ssl=client_context()) as ws:
             await ws.send("hello")
             assert await ws.recv() == "hello"
+
+
+async def test_port_of_a_listener_of_the_caller_that_speaks_tls_is_known() -> None:
+    plain = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = plain.extra(SocketAttribute.local_port)
+    async with serving(listeners=[TLSListener(plain, server_context())]) as server:
+        assert server.port == port
+        assert server.addresses == [("127.0.0.1", port)]
 
 
 @pytest.mark.virtual_time
