@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .._types import BytesLike, DataLike
     from ._extensions import Extension
 
-__all__ = ["Decoder", "apply_mask", "encode_frame"]
+__all__ = ["Decoder", "Encoder", "apply_mask", "encode_frame"]
 
 # Below this size one big integer is XORed; from it on, each of the four residues is translated
 # through a table: 86 instead of 146 microseconds for 64 KiB, 3.0 instead of 4.2 for 1 KiB.
@@ -118,6 +118,29 @@ def encode_frame(
     return b"".join((header, masking_key, _mask_slice(payload, 0, size, masking_key)))
 
 
+class Encoder:
+    """Messages in, each as one frame out; counts them."""
+
+    __slots__ = ("message_count", "payload_size")
+
+    def __init__(self) -> None:
+        self.message_count: int = 0
+        """Messages that were encoded, in all."""
+        self.payload_size: int = 0
+        """Bytes of their payloads."""
+
+    def encode(self, opcode: int, payload: DataLike, *, masking_key: bytes | None = None) -> bytes:
+        """Encode a message in one frame, and count it; arguments and errors as `encode_frame`."""
+        if isinstance(payload, str):
+            payload = payload.encode()
+        elif type(payload) is memoryview:
+            payload = payload.tobytes()
+        frame = encode_frame(opcode, payload, masking_key=masking_key)
+        self.message_count += 1
+        self.payload_size += len(payload)
+        return frame
+
+
 class _Failed(Exception):
     """The peer broke the protocol; becomes the Failure event."""
 
@@ -165,6 +188,8 @@ class Decoder:
         "_remaining",
         "_utf8_tail",
         "fragments",
+        "message_count",
+        "payload_size",
         "pending",
         "plain_size",
     )
@@ -188,6 +213,10 @@ class Decoder:
         self.plain_size: int = 0
         """Bytes of what the last feed() gave (a str counts a character as a byte), where that was
         whole messages alone; -1 where it was not."""
+        self.message_count: int = 0
+        """Messages that were complete, in all, those given as fragments included."""
+        self.payload_size: int = 0
+        """Bytes of their payloads, inflated."""
         self._finished = False
         # What has come and is not decoded yet.
         self._data = b""
@@ -315,11 +344,15 @@ class Decoder:
             payload = data[start:stop]
         self._position = stop
         if first == 0x82:
-            return payload
-        try:
-            return payload.decode()
-        except UnicodeDecodeError:
-            raise _invalid_text() from None
+            message: str | bytes = payload
+        else:
+            try:
+                message = payload.decode()
+            except UnicodeDecodeError:
+                raise _invalid_text() from None
+        self.message_count += 1
+        self.payload_size += size
+        return message
 
     def _decode_header(self, first: int, second: int, events: list[Event]) -> bool:
         """Decode a header, and the whole frame if it is a control frame; say if it was there."""
@@ -523,6 +556,8 @@ class Decoder:
                 raise _invalid_text() from None
         else:
             message = bytes(piece)
+        self.message_count += 1
+        self.payload_size += self._message_size
         self._message = bytearray()
         self._utf8_tail = b""
         self._message_size = 0

@@ -104,6 +104,8 @@ class Turn(NamedTuple):
     pending: bool
     fragments: bool
     plain_size: int
+    message_count: int
+    payload_size: int
 
 
 def decode(codec: ModuleType, wire: bytes, course: Course) -> list[Turn]:
@@ -114,7 +116,8 @@ def decode(codec: ModuleType, wire: bytes, course: Course) -> list[Turn]:
     def feed(data: bytes | bytearray | memoryview) -> None:
         events = decoder.feed(data, course.max_bytes, course.max_messages)
         kinds = [type(event) for event in events]
-        turns.append(Turn(events, kinds, decoder.pending, decoder.fragments, decoder.plain_size))
+        said = (decoder.pending, decoder.fragments, decoder.plain_size)
+        turns.append(Turn(events, kinds, *said, decoder.message_count, decoder.payload_size))
 
     for number, piece in enumerate(cut(wire, course.pattern)):
         if number == course.fragments_at:
@@ -140,7 +143,9 @@ def check_decoders(wire: bytes, course: Course) -> None:
     for turn in first:
         _check_turn(turn, course)
     events = join_fragments(event for turn in first for event in turn.events)
-    _check_sizes(events, wire, course)
+    sizes = _check_sizes(events, wire, course)
+    if first:
+        assert (first[-1].message_count, first[-1].payload_size) == (len(sizes), sum(sizes))
     wholes = [course.make_decoder(codec).feed(wire) for codec in CODECS]
     for whole in wholes:
         assert whole == wholes[0]
@@ -191,7 +196,8 @@ def _check_turn(turn: Turn, course: Course) -> None:
         assert set(turn.kinds) - {str, bytes}
 
 
-def _check_sizes(events: list[Event], wire: bytes, course: Course) -> None:
+def _check_sizes(events: list[Event], wire: bytes, course: Course) -> list[int]:
+    """Check the sizes of whole messages in bytes, and give them."""
     sizes = [
         len(event.encode() if isinstance(event, str) else event)
         for event in events
@@ -199,6 +205,7 @@ def _check_sizes(events: list[Event], wire: bytes, course: Course) -> None:
     ]
     assert course.max_size is None or all(size <= course.max_size for size in sizes)
     assert course.deflate or sum(sizes) <= len(wire)
+    return sizes
 
 
 def _without_failure(events: list[Event], deflate: bool) -> list[Event]:

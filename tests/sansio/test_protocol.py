@@ -474,3 +474,71 @@ def test_shared_message_waits_for_the_end_of_a_fragmented_one() -> None:
         protocol.send_shared(SharedMessage("b", None))
     protocol.send_fragment("c", fin=True)
     assert protocol.send_shared(SharedMessage("b", None)) == b"\x81\x01b"
+
+
+# What is counted.
+
+
+def sent(protocol: Protocol) -> tuple[int, int]:
+    return protocol.messages_sent, protocol.payload_size_sent
+
+
+@BOTH
+@pytest.mark.parametrize("extension", [None, Deflate(())], ids=["plain", "deflate"])
+def test_messages_that_are_sent_are_counted(role: Role, extension: Deflate | None) -> None:
+    protocol = Protocol(role, extension=extension)
+    protocol.send_message("na\xefve")
+    assert sent(protocol) == (1, 6)
+    protocol.send_message(bytearray(1000))
+    assert sent(protocol) == (2, 1006)
+    protocol.send_message(memoryview(array("H", [1, 2])), text=False)
+    assert sent(protocol) == (3, 1010)
+    shared = SharedMessage("abc", None)
+    protocol.send_shared(shared)
+    protocol.send_shared(shared)
+    assert sent(protocol) == (5, 1016)
+    protocol.send_fragment("ab", fin=False)
+    assert sent(protocol) == (5, 1016)
+    protocol.send_fragment("", fin=False)
+    protocol.send_fragment("c", fin=True)
+    assert sent(protocol) == (6, 1019)
+    protocol.send_fragment(b"a", fin=True)
+    assert sent(protocol) == (7, 1020)
+
+
+def test_message_whose_payload_follows_its_header_is_counted() -> None:
+    protocol = Protocol(Role.SERVER)
+    protocol.send_header(70000)
+    assert sent(protocol) == (1, 70000)
+
+
+@BOTH
+def test_message_that_is_refused_is_not_counted(role: Role) -> None:
+    protocol = Protocol(role)
+    protocol.send_fragment("a", fin=False)
+    with pytest.raises(RuntimeError):
+        protocol.send_message("b")
+    protocol.send_close()
+    with pytest.raises(ConnectionClosedError):
+        protocol.send_message("b")
+    with pytest.raises(ConnectionClosedError):
+        protocol.send_ping(b"")
+    assert sent(protocol) == (0, 0)
+    assert protocol.pings_sent == 0
+
+
+@BOTH
+def test_control_frames_are_counted(role: Role) -> None:
+    protocol = Protocol(role)
+    protocol.send_ping(b"a")
+    protocol.send_ping(b"b")
+    protocol.send_pong(b"")
+    pings = [frame(PING, bytes([number]), mask=mask_for(role)) for number in range(3)]
+    protocol.receive_data(b"".join(pings) + frame(PONG, b"a", mask=mask_for(role)))
+    assert (protocol.pings_sent, protocol.pongs_sent) == (2, 1)
+    assert (protocol.pings_received, protocol.pongs_received) == (3, 1)
+    protocol.data_to_send()
+    assert protocol.pongs_sent == 4
+    protocol.receive_data(b"".join(pings))
+    protocol.data_to_send(newest_pong=True)
+    assert (protocol.pings_received, protocol.pongs_sent) == (6, 5)

@@ -108,6 +108,7 @@ def run(module: Any, stream: bytes, seed: int, *, masked: bool, deflate: bool) -
             lent[:] = bytes(len(lent))
             seen.append((events, [type(event) for event in events], decoder.pending))
             seen.append((decoder.fragments, decoder.plain_size))
+            seen.append((decoder.message_count, decoder.payload_size))
             given = b""
             if not decoder.pending:
                 break
@@ -198,6 +199,7 @@ def test_wrong_arguments_are_told() -> None:
         (TypeError, lambda: decoder.feed(5)),
         (TypeError, lambda: decoder.feed(b"", None, None, None)),
         (ValueError, lambda: compiled.encode_frame(1, b"", masking_key=b"abc")),
+        (ValueError, lambda: compiled.Encoder().encode(1, b"", masking_key=b"abc")),
         (ValueError, lambda: compiled.apply_mask(b"", b"abcde")),
     ]
     for error, call in calls:
