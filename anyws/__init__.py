@@ -15,6 +15,7 @@ from ._reconnect import Backoff, default_retry, reconnect
 from ._routing import Router
 from ._server import Server
 from ._serving import serve, serve_forever, unix_serve, wrap_server
+from ._stats import ServerStats, Stats
 from ._types import Close, CloseCode, State
 from ._version import __version__
 from .exceptions import (
@@ -67,7 +68,9 @@ __all__ = [
     "Response",
     "Router",
     "Server",
+    "ServerStats",
     "State",
+    "Stats",
     "WebSocketException",
     "__version__",
     "basic_auth",

@@ -28,6 +28,7 @@ from anyio.lowlevel import checkpoint
 
 from ._fragments import OutgoingMessage, StreamedMessage, as_type
 from ._link import Link
+from ._stats import Stats, take_stats
 from ._types import (
     MAX_CONTROL_SIZE,
     OPEN,
@@ -192,6 +193,11 @@ class Connection(ObjectStream[Data]):
     def latency(self) -> float:
         """Seconds from the last answered Ping to its Pong; 0 before the first."""
         return self._link.latency
+
+    @property
+    def stats(self) -> Stats:
+        """What the connection has done up to now, in numbers; after its end too."""
+        return take_stats(self._link)
 
     # Receiving.
 

@@ -47,6 +47,8 @@ class Inbox:
         "high_bytes",
         "high_messages",
         "messages",
+        "peak_messages",
+        "peak_size",
         "receiving",
         "size",
     )
@@ -69,6 +71,10 @@ class Inbox:
         """Oldest first."""
         self.size: int = 0
         """Their bytes."""
+        self.peak_messages: int = 0
+        """How many there have been at the most; who puts them in has to see to it."""
+        self.peak_size: int = 0
+        """Likewise for their bytes."""
         self.floor: int = 0
         """How many must be left by who simply takes the oldest out: when reading is to go on there
         is more to do; and while somebody waits, or takes fragments, nothing is simple.

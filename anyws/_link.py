@@ -14,7 +14,7 @@ from anyio import CancelScope, move_on_after
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._inbox import MAX_CALLS_WITHOUT_YIELD, Inbox
-from ._keepalive import Keepalive, Pings, PongWaiter, Watchdog
+from ._keepalive import Keepalive, Pings, PongWaiter, Stalls, Watchdog
 from ._parking import Latch
 from ._tasks import ClosingScopes, UserTasks
 from ._types import OPEN, BytesLike, Close, CloseCode, Data, Event, Fragment, Pong
@@ -84,11 +84,14 @@ class Link:
         "logger",
         "pings",
         "protocol",
+        "read_stalls",
+        "received_size",
         "streaming",
         "task_group",
         "transport",
         "user_tasks",
         "write_high",
+        "write_stalls",
     )
 
     def __init__(
@@ -126,7 +129,13 @@ class Link:
             lambda: (transport.sent_size, transport.write_buffer_size),
         )
         self._keepalive_expired = False
+        self.write_stalls: Stalls = Stalls()
+        """When a sender waits for room."""
         # Receiving.
+        self.received_size: int = 0
+        """Bytes that have come, in all."""
+        self.read_stalls: Stalls = Stalls()
+        """When reading is paused."""
         self._reading_paused = False
         self.streaming: bool = False
         """Whether a recv_streaming() is in use."""
@@ -166,6 +175,7 @@ class Link:
         """
         if data and self._keepalive.watching:
             self._keepalive.see_life()
+        self.received_size += len(data)
         protocol = self.protocol
         if self._detour and not self._heeds_data:
             # It is read on only to find the end of the stream.
@@ -182,9 +192,16 @@ class Link:
             self._take(self._decode(b""))
         if protocol.held_failure is not None:
             self._take_failure()
-        if inbox.full and not self._discarding:
+        # Neither by the inbox's own property nor by max(): what they would cost pays for the peaks.
+        waiting = len(inbox.messages)
+        size = inbox.size
+        if size > inbox.peak_size:  # noqa: PLR1730  # a call takes four times as long
+            inbox.peak_size = size
+        if waiting > inbox.peak_messages:  # noqa: PLR1730  # likewise
+            inbox.peak_messages = waiting
+        if (waiting >= inbox.high_messages or size >= inbox.high_bytes) and not self._discarding:
             self._pause_reading()
-        return len(inbox.messages) > 1
+        return waiting > 1
 
     @property
     def _heeds_data(self) -> bool:
@@ -233,6 +250,7 @@ class Link:
             return
         self._reading_paused = True
         self._hold()
+        self.read_stalls.begin()
         self._keepalive.pause()
         self.transport.pause_reading()
 
@@ -322,6 +340,7 @@ class Link:
             if self._reading_paused and not inbox.full:
                 self._reading_paused = False
                 self._hold()
+                self.read_stalls.end()
                 self._keepalive.resume()
                 self.transport.resume_reading()
 
@@ -391,7 +410,7 @@ class Link:
             if self.fragmenting is not None:
                 await self.fragmenting.wait()
             else:
-                await self.transport.drain(self._write_low)
+                await self._drain()
         await self.check_open()
 
     async def drain(self) -> None:
@@ -402,10 +421,16 @@ class Link:
 
         Cancellation: what was written goes out.
         """
-        if self.transport.write_buffer_size > self.write_high and not await self.transport.drain(
-            self._write_low
-        ):
+        if self.transport.write_buffer_size > self.write_high and not await self._drain():
             await self._raise_closed()
+
+    async def _drain(self) -> bool:
+        """Wait until the buffer is down to its low-water mark; False when the end came before."""
+        self.write_stalls.begin()
+        try:
+            return await self.transport.drain(self._write_low)
+        finally:
+            self.write_stalls.end()
 
     async def yield_if_due(self) -> None:
         """Let other tasks run if they have not for a while (API rule R7)."""
@@ -505,6 +530,7 @@ class Link:
         if self._reading_paused:
             self._reading_paused = False
             self._hold()
+            self.read_stalls.end()
             self.feed(b"")
             self.transport.resume_reading()
 
@@ -514,6 +540,7 @@ class Link:
             self._settled.set()
             self._cause = self._cause or cause
             self.inbox.close()
+            self.read_stalls.stop()
             self.pings.fail(self.closed_error)
             self.transport.release()
             if self.fragmenting is not None:

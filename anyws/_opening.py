@@ -172,7 +172,8 @@ class ServerOpening:
         self._admit = admit
         self._handshake = settings.make_handshake()
         self._request: Request | None = None
-        self._responded = False
+        self.status: int | None = None
+        """That of the answer that went out, or was about to; None before there is one."""
         self.error: InvalidHandshake | None = None
         """Why there is no connection, after `run()` gave none."""
 
@@ -216,7 +217,7 @@ class ServerOpening:
 
     async def refuse(self, status: int, text: str) -> None:
         """Answer with an error, whatever has been read, unless an answer is out already."""
-        if not self._responded:
+        if self.status is None:
             await self._refuse(text_response(status, text), None)
 
     async def _read_request(self) -> Request:
@@ -286,7 +287,7 @@ class ServerOpening:
 
     async def _send(self, response: Response) -> None:
         await checkpoint_if_cancelled()  # as long as nothing went out, `refuse()` may answer
-        self._responded = True
+        self.status = response.status
         await self._transport.send(self._encode(response))
 
     async def _refuse(self, response: Response, error: InvalidHandshake | None) -> None:

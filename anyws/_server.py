@@ -30,6 +30,7 @@ from ._http import Response, text_response
 from ._lifespan import Lifespan
 from ._opening import ServerOpening, ServerSettings
 from ._options import check_seconds
+from ._stats import Past, ServerStats
 from ._tasks import without_cancellation
 from ._types import OPEN, Close, CloseCode
 from .sansio._protocol import check_close
@@ -79,6 +80,10 @@ class Server:
         self._addresses = _extra(listeners, SocketAttribute.local_address)
         self._ports = _extra(listeners, SocketAttribute.local_port)
         self._accepted = 0
+        self._opened = 0
+        self._refused: dict[int, int] = {}
+        self._failed = 0
+        self._past = Past()
         self._places_taken = 0
         self._connections: set[Connection] = set()
         self._openings: set[CancelScope] = set()
@@ -112,6 +117,21 @@ class Server:
         """The open connections whose handlers run."""
         # Of 1,000 it takes 0.15 ms; with a generator and `open`, 0.5.
         return frozenset([ws for ws in self._connections if ws._protocol.state is OPEN])
+
+    @property
+    def stats(self) -> ServerStats:
+        """What the server has done up to now, in numbers; after its end too.
+
+        It asks each connection whose handler runs: for 1,000 of them it takes some milliseconds.
+        """
+        return ServerStats(
+            accepted=self._accepted,
+            opened=self._opened,
+            open=len(self.connections),
+            refused=self._refused.copy(),
+            failed=self._failed,
+            total=self._past.total([ws.stats for ws in self._connections]),
+        )
 
     async def serve_forever(self) -> None:
         """Wait until the server is closed.
@@ -266,11 +286,19 @@ class Server:
         finally:
             self._openings.discard(scope)
             if opened is None:
+                self._count_unopened(None if opening is None else opening.status)
                 await close_stream(transport or stream)
         return opened
 
+    def _count_unopened(self, status: int | None) -> None:
+        if status is None or status == 101:
+            self._failed += 1
+        else:
+            self._refused[status] = self._refused.get(status, 0) + 1
+
     async def _handle(self, connection: Connection, trailing_data: bytes) -> None:
         self._connections.add(connection)
+        self._opened += 1
         opened_at = current_time()
         try:
             async with Lifespan(connection, trailing_data) as ws:
@@ -279,6 +307,7 @@ class Server:
                 await self._call_handler(ws)
         finally:
             self._connections.discard(connection)
+            self._past.add(connection.stats)
             if self._logger.isEnabledFor(logging.INFO):
                 self._tell_end(connection, current_time() - opened_at)
 

@@ -62,6 +62,14 @@ class Transport(ByteStream):
     sent_size: int
     """Bytes that have left, in all: where they grow, the peer reads."""
 
+    peak_buffer_size: int
+    """The most that `write_buffer_size` has been when something was about to leave."""
+
+    @property
+    def plain_sent_size(self) -> int:
+        """Bytes of what `write` took that have left, in all, without what encrypts them."""
+        return self.sent_size
+
     @abc.abstractmethod
     def start(self, receiver: Receiver, task_group: TaskGroup) -> None:
         """Begin to send what is written, and to feed what comes, though not within this call.

@@ -44,6 +44,7 @@ class StreamTransport(Transport):
         self._chunk_size = chunk_size
         self.write_buffer_size = 0
         self.sent_size = 0
+        self.peak_buffer_size = 0
         self._chunks: deque[bytes] = deque()
         self._latest = b""
         self._written = Event()
@@ -164,6 +165,7 @@ class StreamTransport(Transport):
             if self._latest:
                 chunks.append(self._latest)
                 self._latest = b""
+            self.peak_buffer_size = max(self.peak_buffer_size, self.write_buffer_size)
             data = chunks.popleft()
             if chunks and len(data) < _COALESCE_SIZE:
                 parts = [data]

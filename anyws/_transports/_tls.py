@@ -61,6 +61,8 @@ class TLSTransport(Transport):
         # What waits to be encrypted: while the peer must be heard first, and before the start.
         self._unencrypted: deque[memoryview] = deque()
         self._unencrypted_size = 0
+        # What was encrypted since the start.
+        self._encrypted_size = 0
         self._latest = b""
         self._waiting_to_send_latest = False
         self._eof_written = False
@@ -80,6 +82,15 @@ class TLSTransport(Transport):
     @property
     def sent_size(self) -> int:  # type: ignore[override]  # nobody sets it
         return self._below.sent_size
+
+    @property
+    def plain_sent_size(self) -> int:
+        # What waits below has been encrypted already.
+        return self._encrypted_size
+
+    @property
+    def peak_buffer_size(self) -> int:  # type: ignore[override]  # likewise
+        return self._below.peak_buffer_size
 
     def make_parking(self) -> Parking:
         return self._below.make_parking()
@@ -187,6 +198,7 @@ class TLSTransport(Transport):
     def start(self, receiver: Receiver, task_group: TaskGroup) -> None:
         self._receiver = receiver
         self._task_group = task_group
+        self._encrypted_size = 0
         self._below.start(self, task_group)
         if not self._aborted:
             self._write_records()
@@ -260,6 +272,7 @@ class TLSTransport(Transport):
                 # An empty write would give an empty record.
                 size = self._ssl.write(data) if data else 0
                 self._unencrypted_size -= size
+                self._encrypted_size += size
                 if size == len(data):
                     waiting.popleft()
                 else:
