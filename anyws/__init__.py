@@ -9,6 +9,7 @@ from ._basic_auth import basic_auth
 from ._broadcast import broadcast, broadcast_wait
 from ._client import connect, unix_connect, wrap_client
 from ._connection import Connection
+from ._hooks import Hooks
 from ._http import Headers, Request, Response
 from ._keepalive import PongWaiter
 from ._reconnect import Backoff, default_retry, reconnect
@@ -50,6 +51,7 @@ __all__ = [
     "ConnectionClosedError",
     "ConnectionClosedOK",
     "Headers",
+    "Hooks",
     "InvalidHandshake",
     "InvalidHeader",
     "InvalidMessage",

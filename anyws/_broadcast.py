@@ -67,6 +67,8 @@ def broadcast(
             link.logger.warning("message left out: a fragmented message is being sent")
         elif transport.write_buffer_size <= link.write_high:
             transport.write(protocol.send_shared(shared))
+            if link.watcher is not None:
+                link.watcher.message_sent(message)
         elif slow == "close":
             _close_slow(link)
         else:
@@ -108,7 +110,7 @@ async def broadcast_wait(
             continue
         sent = not link.must_wait
         if sent:
-            link.transport.write(link.protocol.send_shared(shared))
+            _send(link, shared, message)
         if link.must_wait:
             late.append((link, sent))
     if not late:
@@ -116,15 +118,23 @@ async def broadcast_wait(
         return
     async with create_task_group() as task_group:
         for link, sent in late:
-            task_group.start_soon(_send_late, link, shared, sent, timeout)
+            task_group.start_soon(_send_late, link, shared, sent, message, timeout)
 
 
-async def _send_late(link: Link, shared: SharedMessage, sent: bool, timeout: float | None) -> None:
+def _send(link: Link, shared: SharedMessage, message: DataLike) -> None:
+    link.transport.write(link.protocol.send_shared(shared))
+    if link.watcher is not None:
+        link.watcher.message_sent(message)
+
+
+async def _send_late(
+    link: Link, shared: SharedMessage, sent: bool, message: DataLike, timeout: float | None
+) -> None:
     # What ends the connection ends the wait: nothing more can be sent.
     with move_on_after(timeout) as scope, link.closing_scopes.new(), suppress(ConnectionClosed):
         if not sent:
             await link.ready_to_send()
-            link.transport.write(link.protocol.send_shared(shared))
+            _send(link, shared, message)
         await link.drain()
     if scope.cancelled_caught:
         _close_slow(link)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from anyio import move_on_after
 
 from . import _transports
+from ._hooks import Hooks, check_hooks
 from ._lifespan import Lifespan
 from ._opening import choose_compression, open_client
 from ._options import (
@@ -86,6 +87,7 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         write_limit: bytes that wait to be sent before send() waits, or (high, low); None is no
             limit.
         logger: where to log; None takes "anyws.client".
+        hooks: what to call as things happen on the connection.
 
     Raises:
         ValueError: an argument has something that cannot be sent, or is out of its range;
@@ -122,10 +124,12 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         read_limit: Limits = 2**16,
         write_limit: Limits = 2**16,
         logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         start = parse_uri(uri)
         check_ssl(ssl)
         check_logger(logger)
+        check_hooks(hooks)
         if ssl is not None and not start.secure and stream is None:
             raise ValueError(f"ssl is given, but {start} is not a wss URI")
         self._stream = stream
@@ -152,6 +156,7 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
             write_limit=write_limit,
         )
         self._logger = _LOGGER if logger is None else logger
+        self._hooks = hooks
         self._entered = False
         self._lifespan: Lifespan | None = None
 
@@ -229,7 +234,9 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
                 server_hostname=hostname or uri.host,
             )
         transport = _transports.wrap(stream)
-        return await open_client(transport, self._handshake, self._options, self._logger)
+        return await open_client(
+            transport, self._handshake, self._options, self._logger, self._hooks
+        )
 
     async def _connect(self, uri: WebSocketURI) -> ByteStream:
         """Open the stream that TLS, or the opening handshake, runs over."""

@@ -154,6 +154,8 @@ class OutgoingMessage:
         )
         self._begun = True
         self._complete = fin
+        if link.watcher is not None:
+            link.watcher.fragment_sent(data, fin=fin)
         await link.drain()
         await link.yield_if_due()
 

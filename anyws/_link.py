@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Protocol as Interface
 
 from anyio import CancelScope, move_on_after
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
@@ -17,7 +18,7 @@ from ._inbox import MAX_CALLS_WITHOUT_YIELD, Inbox
 from ._keepalive import Keepalive, Pings, PongWaiter, Stalls, Watchdog
 from ._parking import Latch
 from ._tasks import ClosingScopes, UserTasks
-from ._types import OPEN, BytesLike, Close, CloseCode, Data, Event, Fragment, Pong
+from ._types import OPEN, BytesLike, Close, CloseCode, Data, DataLike, Event, Fragment, Pong
 from .exceptions import ConcurrencyError, ConnectionClosed, KeepaliveTimeout
 
 if TYPE_CHECKING:
@@ -45,6 +46,22 @@ _PONG_LIMIT = 65536
 # How often other tasks may run before a cancelled connection is dropped: the flusher needs two or
 # three turns to get a Close frame out where nothing is in its way.
 _DROP_TURNS = 10
+
+
+class Watcher(Interface):
+    """Who is told what happens on a connection, at once; none of it waits or raises."""
+
+    def opened(self) -> None:
+        """Take that it lives."""
+
+    def closed(self) -> None:
+        """Take that it is over; it is called once."""
+
+    def message_sent(self, message: DataLike) -> None:
+        """Take that a message was written."""
+
+    def fragment_sent(self, fragment: DataLike, *, fin: bool) -> None:
+        """Take that a fragment of one was."""
 
 
 class Link:
@@ -90,6 +107,7 @@ class Link:
         "task_group",
         "transport",
         "user_tasks",
+        "watcher",
         "write_high",
         "write_stalls",
     )
@@ -110,6 +128,7 @@ class Link:
         self.closing_scopes: ClosingScopes = ClosingScopes()
         self.user_tasks: UserTasks = UserTasks(self._fail_user_task)
         self.task_group: TaskGroup | None = None
+        self.watcher: Watcher | None = None
         self.closed: Latch = Latch()
         """Set when the connection is over and its transport closed."""
         self.fragmenting: anyio.Event | None = None
@@ -579,6 +598,8 @@ class Link:
         self.task_group = task_group
         self.transport.start(self, task_group)
         self._keepalive.start(task_group)
+        if self.watcher is not None:
+            self.watcher.opened()
         if trailing_data:
             self.feed(trailing_data)
 
@@ -620,6 +641,8 @@ class Link:
         self.protocol.receive_eof()
         self.closed.set()
         self.user_tasks.cancel()
+        if self.watcher is not None:
+            self.watcher.closed()
 
     def _lose(self, cause: BaseException | None) -> None:
         self.release_failure()

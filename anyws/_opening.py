@@ -25,7 +25,7 @@ from anyio import (
 )
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from ._connection import Connection
+from ._hooks import make_connection
 from ._http import Request, Response, text_response
 from ._types import Role
 from .exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
@@ -35,6 +35,8 @@ from .sansio._protocol import Protocol
 if TYPE_CHECKING:
     import logging
 
+    from ._connection import Connection
+    from ._hooks import Hooks
     from ._options import ConnectionOptions
     from ._transports import Transport
     from .sansio._client_handshake import ClientHandshake
@@ -68,6 +70,7 @@ async def open_client(
     handshake: ClientHandshake,
     options: ConnectionOptions,
     logger: logging.Logger | logging.LoggerAdapter[Any],
+    hooks: Hooks | None,
 ) -> tuple[Connection, bytes]:
     """Run the client's opening handshake; when it fails, the transport is closed.
 
@@ -85,7 +88,7 @@ async def open_client(
         with suppress(Exception):  # the error that is on its way says more
             await aclose_forcefully(transport)
         raise
-    return client_connection(transport, handshake, response, options, logger)
+    return client_connection(transport, handshake, response, options, logger, hooks)
 
 
 def client_connection(
@@ -94,11 +97,13 @@ def client_connection(
     response: Response,
     options: ConnectionOptions,
     logger: logging.Logger | logging.LoggerAdapter[Any],
+    hooks: Hooks | None,
 ) -> tuple[Connection, bytes]:
     """Make the connection that a client's handshake has opened, and give what came behind it."""
     protocol = Protocol(Role.CLIENT, max_size=options.max_size, extension=handshake.extension)
-    connection = Connection(
-        transport, protocol, handshake.request, response, handshake.subprotocol, options, logger
+    subprotocol = handshake.subprotocol
+    connection = make_connection(
+        transport, protocol, handshake.request, response, subprotocol, options, logger, hooks
     )
     return connection, handshake.trailing_data
 
@@ -133,6 +138,7 @@ class ServerSettings:
     process_response: ProcessResponse | None
     options: ConnectionOptions
     logger: logging.Logger | logging.LoggerAdapter[Any]
+    hooks: Hooks | None
 
 
 def server_connection(
@@ -145,8 +151,15 @@ def server_connection(
     """Make the connection that a server's handshake has opened, and give what came behind it."""
     options = settings.options
     protocol = Protocol(Role.SERVER, max_size=options.max_size, extension=handshake.extension)
-    connection = Connection(
-        transport, protocol, request, response, handshake.subprotocol, options, settings.logger
+    connection = make_connection(
+        transport,
+        protocol,
+        request,
+        response,
+        handshake.subprotocol,
+        options,
+        settings.logger,
+        settings.hooks,
     )
     return connection, handshake.trailing_data
 

@@ -18,6 +18,7 @@ from anyio import (
 from anyio.streams.stapled import MultiListener
 
 from . import _transports
+from ._hooks import Hooks, check_hooks
 from ._lifespan import Lifespan, is_cancellation, raise_as_is, raise_bare
 from ._opening import ServerOpening, ServerSettings, choose_compression
 from ._options import (
@@ -96,6 +97,7 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
         handler_errors: "log" logs what a handler raises; "raise" ends the server and raises it out
             of the block, for tests.
         logger: where to log; None takes "anyws.server".
+        hooks: what to call as things happen on the connections.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -134,6 +136,7 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
         write_limit: Limits = 2**16,
         handler_errors: str = "log",
         logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         check_callable("handler", handler)
         for name, hook in (
@@ -145,6 +148,7 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
                 check_callable(name, hook)
         check_ssl(ssl)
         check_logger(logger)
+        check_hooks(hooks)
         if handler_errors not in {"log", "raise"}:
             raise ValueError(f"handler_errors {handler_errors!r}, expected 'log' or 'raise'")
         if max_connections is not None and not isinstance(max_connections, int):
@@ -188,6 +192,7 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
                 write_limit=write_limit,
             ),
             logger=_LOGGER if logger is None else logger,
+            hooks=hooks,
         )
         self._server: Server | None = None
         self._handler_error: Exception | None = None

@@ -350,7 +350,12 @@ class connection_pair:  # noqa: N801  # it is used as a function
         settings = server._serve._settings
         accepted = server_connection(wrap(far), theirs, request, answer, settings)
         opened = client_connection(
-            wrap(near), client._handshake, response, client._options, client._logger
+            wrap(near),
+            client._handshake,
+            response,
+            client._options,
+            client._logger,
+            client._hooks,
         )
         server_side = await self._stack.enter_async_context(Lifespan(*accepted))
         client_side = await self._stack.enter_async_context(Lifespan(*opened))

@@ -1,0 +1,223 @@
+"""Hooks: what an application has called as things happen on its connections.
+
+Owns the interface, the calls, and what becomes of an error in one. Who has no hooks pays nothing
+for them: a connection that has is of a class of its own, with an inbox of its own.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from ._connection import Connection, MessageLike
+from ._inbox import Inbox
+from ._types import Fragment
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable
+
+    from ._http import Request, Response
+    from ._options import ConnectionOptions
+    from ._transports import Transport
+    from ._types import Data, DataLike, Event
+    from .sansio._protocol import Protocol
+
+__all__ = ["Hooks"]
+
+
+class Hooks:
+    """What is called as things happen on connections; each method does nothing until overridden.
+
+    An instance is given as `hooks=` to `connect`, `reconnect`, `serve` and their like, and is
+    called for all connections of theirs. Methods are plain functions, and must not block: they run
+    where the thing happens, in a callback of the event loop or in a task, which need not be that of
+    the handler. They may call what does not wait, such as `send_nowait()`, `start_soon()` and
+    `abort()`.
+
+    A message is given either whole, to `message_received` or `message_sent`, or in fragments, to
+    `fragment_received` or `fragment_sent`, of which `fin` marks the last.
+
+    What a hook raises harms no connection. It is logged with its traceback, at ERROR: the first
+    time for each method on each connection, and not again.
+    """
+
+    def opened(self, ws: Connection) -> None:
+        """Take that a connection has opened, before its first message and before its handler."""
+
+    def closed(self, ws: Connection) -> None:
+        """Take that a connection is over: once for each that has opened, whatever has ended it.
+
+        Its `close_code` and `close_reason` tell how, and its `stats` do not change any more.
+        """
+
+    def message_received(self, ws: Connection, message: Data) -> None:
+        """Take that a message has come and waits for `recv()`, whether that is called or not."""
+
+    def fragment_received(self, ws: Connection, fragment: Data, *, fin: bool) -> None:
+        """Take that a fragment has come and waits for `recv_streaming()`, likewise.
+
+        A message that is left midway has no last one: what is skipped of it is not given.
+        """
+
+    def message_sent(self, ws: Connection, message: DataLike) -> None:
+        """Take that a message was taken to be sent, whether it has left or not.
+
+        Args:
+            ws: where to; `broadcast()` calls this for each connection.
+            message: what `send()` and its like were given.
+        """
+
+    def fragment_sent(self, ws: Connection, fragment: DataLike, *, fin: bool) -> None:
+        """Take that a fragment was, of an iterable; an asynchronous one ends with an empty one."""
+
+
+_NAMES = tuple(name for name in vars(Hooks) if not name.startswith("_"))
+
+
+def check_hooks(hooks: Hooks | None) -> None:
+    """See that they can be called, or are None.
+
+    Raises:
+        TypeError: they cannot.
+    """
+    if hooks is None:
+        return
+    if not isinstance(hooks, Hooks):
+        kind = "the class itself" if isinstance(hooks, type) else type(hooks).__name__
+        raise TypeError(f"hooks must be an instance of anyws.Hooks or None, not {kind}")
+    for name in _NAMES:
+        if inspect.iscoroutinefunction(getattr(hooks, name)):
+            raise TypeError(f"{name} of hooks must be a plain function, not an async one")
+
+
+def make_connection(
+    transport: Transport,
+    protocol: Protocol,
+    request: Request,
+    response: Response,
+    subprotocol: str | None,
+    options: ConnectionOptions,
+    logger: logging.Logger | logging.LoggerAdapter[Any],
+    hooks: Hooks | None,
+) -> Connection:
+    """Make a connection, one that tells its hooks if there are any."""
+    arguments = (transport, protocol, request, response, subprotocol, options, logger)
+    return Connection(*arguments) if hooks is None else WatchedConnection(*arguments, hooks)
+
+
+class WatchedConnection(Connection):
+    """A connection that tells its hooks what happens.
+
+    Args:
+        arguments: those of `Connection`.
+        hooks: the hooks.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        protocol: Protocol,
+        request: Request,
+        response: Response,
+        subprotocol: str | None,
+        options: ConnectionOptions,
+        logger: logging.Logger | logging.LoggerAdapter[Any],
+        hooks: Hooks,
+    ) -> None:
+        super().__init__(transport, protocol, request, response, subprotocol, options, logger)
+        self._watcher = self._link.watcher = _Watcher(self, hooks)
+        self._inbox = self._link.inbox = _WatchedInbox(self._watcher, options, transport)
+
+    async def send(
+        self, message: MessageLike, *, text: bool | None = None, compress: bool | None = None
+    ) -> None:
+        """Send a message, as any connection does.
+
+        Cancellation: likewise.
+        """
+        if not isinstance(message, (str, bytes, bytearray, memoryview)):
+            await super().send(message, text=text, compress=compress)  # it tells the fragments
+            return
+        link = self._link
+        await link.ready_to_send()
+        self._transport.write(self._protocol.send_message(message, text, compress))
+        # Behind it: what the hook may send must not overtake it.
+        self._watcher.message_sent(message)
+        await link.drain()
+        await link.yield_if_due()
+
+    def send_nowait(
+        self, message: DataLike, *, text: bool | None = None, compress: bool | None = None
+    ) -> None:
+        """Send a message if that needs no waiting, as any connection does."""
+        super().send_nowait(message, text=text, compress=compress)
+        self._watcher.message_sent(message)
+
+
+class _Watcher:
+    """Calls the hooks for one connection."""
+
+    def __init__(self, ws: Connection, hooks: Hooks) -> None:
+        self._ws = ws
+        self._hooks = hooks
+        self._failed: set[str] = set()
+
+    def opened(self) -> None:
+        self._call("opened", self._hooks.opened)
+
+    def closed(self) -> None:
+        self._call("closed", self._hooks.closed)
+
+    def message_received(self, message: Data) -> None:
+        self._call("message_received", self._hooks.message_received, message)
+
+    def fragment_received(self, fragment: Data, *, fin: bool) -> None:
+        self._call("fragment_received", self._hooks.fragment_received, fragment, fin=fin)
+
+    def message_sent(self, message: DataLike) -> None:
+        self._call("message_sent", self._hooks.message_sent, message)
+
+    def fragment_sent(self, fragment: DataLike, *, fin: bool) -> None:
+        self._call("fragment_sent", self._hooks.fragment_sent, fragment, fin=fin)
+
+    def _call(
+        self, name: str, hook: Callable[..., None], *args: DataLike, **keywords: bool
+    ) -> None:
+        try:
+            hook(self._ws, *args, **keywords)
+        except Exception:
+            if name not in self._failed:
+                self._failed.add(name)
+                self._ws.logger.exception("hook %s failed, told once for the connection", name)
+
+
+class _WatchedInbox(Inbox):
+    """An inbox that tells what is put into it."""
+
+    __slots__ = ("_watcher",)
+
+    def __init__(self, watcher: _Watcher, options: ConnectionOptions, transport: Transport) -> None:
+        super().__init__(options.queue_marks, options.read_marks, transport.make_parking)
+        self._watcher = watcher
+
+    def put(self, message: Data | Fragment) -> None:
+        super().put(message)
+        self._tell(message)
+
+    def put_all(self, messages: list[Data], size: int) -> None:
+        super().put_all(messages, size)
+        for message in messages:
+            self._watcher.message_received(message)
+
+    def put_messages(self, events: list[Event]) -> int:
+        count = super().put_messages(events)
+        for event in events:
+            self._tell(event)
+        return count
+
+    def _tell(self, event: Event) -> None:
+        if isinstance(event, str | bytes):
+            self._watcher.message_received(event)
+        elif isinstance(event, Fragment):
+            self._watcher.fragment_received(event.data, fin=event.fin)
