@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -225,6 +226,27 @@ def test_reconnecting_client_gives_up_when_nobody_listens() -> None:
     assert done.returncode == 1
     assert len(done.stdout.splitlines()) == 1
     assert re.fullmatch(r"gave up: .*\n", done.stderr)
+
+
+def test_opentelemetry_server_prints_spans_and_counters() -> None:
+    trace_id, parent_id = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    with serving("opentelemetry_server.py") as server:
+        headers = {"Traceparent": f"00-{trace_id}-{parent_id}-01"}
+        with connect(server.uri, additional_headers=headers) as ws:
+            for message in ("one", "two"):
+                ws.send(message)
+                assert ws.recv(DEADLINE) == message
+        printed = server.stop(signal.SIGINT)
+    span, end = json.JSONDecoder().raw_decode(printed)
+    assert (span["context"]["trace_id"], span["parent_id"]) == (f"0x{trace_id}", f"0x{parent_id}")
+    assert span["attributes"] == {"websocket.close_code": 1000, "websocket.bytes_received": 6}
+    (metric,) = json.loads(printed[end:])["resource_metrics"][0]["scope_metrics"][0]["metrics"]
+    assert metric["name"] == "websocket.messages"
+    points = metric["data"]["data_points"]
+    assert {point["attributes"]["direction"]: point["value"] for point in points} == {
+        "received": 2,
+        "sent": 2,
+    }
 
 
 def test_own_stream_client_counts_the_bytes() -> None:
