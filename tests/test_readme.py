@@ -24,7 +24,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
 
-SERVER, CLIENT, RECONNECTING, STOPPING, ROUTES = blocks("python")
+SERVER, CLIENT, RECONNECTING, STOPPING, ROUTES, HOOKS = blocks("python")
 
 
 def start(program: str) -> subprocess.Popen[str]:
@@ -108,6 +108,20 @@ def test_routes_program_asks_for_the_password_and_finds_the_seat() -> None:
         finally:
             server.kill()
     assert caught.value.response.status_code == 401
+
+
+def test_hooks_program_tells_what_happens() -> None:
+    with start(HOOKS.replace("8765", "0")) as server:
+        try:
+            with connect(f"ws://localhost:{read_port(server)}/", open_timeout=DEADLINE) as ws:
+                ws.send("Hello")
+                assert ws.recv(DEADLINE) == "Hello"
+            assert server.stdout is not None
+            lines = [server.stdout.readline() for _ in range(2)]
+        finally:
+            server.kill()
+    assert re.fullmatch(r"5 from \('.*', \d+\)\n", lines[0])
+    assert lines[1] == "closed with 1000 after 1 echoes\n"
 
 
 def test_stopping_program_ends_in_good_order_on_sigterm() -> None:
