@@ -4,7 +4,7 @@
  * no stream and no clock. RFC 6455 sections 5.2 to 5.6 and 8.1. Where the two codecs differ, this
  * one is wrong: tests/sansio/test_speedups.py compares them.
  *
- * There is no state but that of the module, of each Decoder and of each Encoder, so each interpreter has its own.
+ * There is no state but that of the module and of each Decoder, so each interpreter has its own.
  * A Decoder is not meant for several threads at once; the module leaves the GIL on.
  */
 
@@ -1258,74 +1258,6 @@ static PyType_Spec Decoder_spec = {
     .slots = Decoder_slots,
 };
 
-/* The encoder of whole messages, which counts them. */
-
-typedef struct {
-    PyObject_HEAD
-    long long message_count;
-    long long payload_size;
-} Encoder;
-
-PyDoc_STRVAR(encode_doc,
-"encode($self, opcode, payload, *, masking_key=None)\n--\n\n"
-"Encode a message in one frame, and count it.");
-
-static PyObject *
-Encoder_encode(Encoder *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
-{
-    PyObject *frame = encode_frame(NULL, args, count, names);
-    if (frame != NULL) {
-        Py_ssize_t size = PyBytes_GET_SIZE(frame);
-        int masked = PyBytes_AS_STRING(frame)[1] & 0x80;
-        size -= masked ? 6 : 2;
-        size -= size < 126 ? 0 : size < 2 + 0x10000 ? 2 : 8;
-        self->message_count++;
-        self->payload_size += size;
-    }
-    return frame;
-}
-
-static void
-Encoder_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-static PyMethodDef Encoder_methods[] = {
-    {"encode", (PyCFunction)(void (*)(void))Encoder_encode, METH_FASTCALL | METH_KEYWORDS,
-     encode_doc},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyMemberDef Encoder_members[] = {
-    {"message_count", T_LONGLONG, offsetof(Encoder, message_count), READONLY,
-     "Messages that were encoded, in all."},
-    {"payload_size", T_LONGLONG, offsetof(Encoder, payload_size), READONLY,
-     "Bytes of their payloads."},
-    {NULL, 0, 0, 0, NULL},
-};
-
-PyDoc_STRVAR(Encoder_doc,
-"Encoder()\n--\n\n"
-"Messages in, each as one frame out; counts them.");
-
-static PyType_Slot Encoder_slots[] = {
-    {Py_tp_doc, (void *)Encoder_doc},
-    {Py_tp_dealloc, Encoder_dealloc},
-    {Py_tp_methods, Encoder_methods},
-    {Py_tp_members, Encoder_members},
-    {0, NULL},
-};
-
-static PyType_Spec Encoder_spec = {
-    .name = "anyws.sansio._speedups.Encoder",
-    .basicsize = sizeof(Encoder),
-    .flags = Py_TPFLAGS_DEFAULT,
-    .slots = Encoder_slots,
-};
-
 /* The module. */
 
 static int
@@ -1352,24 +1284,18 @@ import_names(State *state)
 }
 
 static int
-add_type(PyObject *module, PyType_Spec *spec)
+module_exec(PyObject *module)
 {
-    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
+    if (import_names(PyModule_GetState(module)) < 0) {
+        return -1;
+    }
+    PyObject *type = PyType_FromModuleAndSpec(module, &Decoder_spec, NULL);
     if (type == NULL) {
         return -1;
     }
     int result = PyModule_AddType(module, (PyTypeObject *)type);
     Py_DECREF(type);
     return result;
-}
-
-static int
-module_exec(PyObject *module)
-{
-    if (import_names(PyModule_GetState(module)) < 0 || add_type(module, &Decoder_spec) < 0) {
-        return -1;
-    }
-    return add_type(module, &Encoder_spec);
 }
 
 static int

@@ -22,7 +22,7 @@ except ImportError:  # installed without a compiler
 else:
     CODECS.append(_speedups)
 
-NAMES = ("Decoder", "Encoder", "apply_mask", "encode_frame")
+NAMES = ("Decoder", "apply_mask", "encode_frame")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -506,6 +506,16 @@ def test_messages_that_are_sent_are_counted(role: Role, extension: Deflate | Non
     assert sent(protocol) == (7, 1020)
 
 
+@BOTH
+@pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
+def test_payload_is_counted_without_its_header_and_in_utf_8(role: Role, size: int) -> None:
+    protocol = Protocol(role)
+    protocol.send_message(bytes(size))
+    assert sent(protocol) == (1, size)
+    protocol.send_message("\xe9" * size)
+    assert sent(protocol) == (2, 3 * size)
+
+
 def test_message_whose_payload_follows_its_header_is_counted() -> None:
     protocol = Protocol(Role.SERVER)
     protocol.send_header(70000)

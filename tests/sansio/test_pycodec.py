@@ -14,7 +14,7 @@ from anyws._types import Close, Event, Failure, Fragment, Ping, Pong
 from anyws.exceptions import PayloadTooBig, ProtocolError
 from anyws.sansio._deflate import Deflate
 from anyws.sansio._extensions import Extension
-from anyws.sansio._pycodec import Decoder, Encoder, apply_mask, encode_frame
+from anyws.sansio._pycodec import Decoder, apply_mask, encode_frame
 from tests.wire import BINARY, CONT, MASK, PING, TEXT, frame
 from tests.wire import xor as slow_mask
 
@@ -510,8 +510,8 @@ def test_deflated_message_is_given_in_fragments_as_its_frames_end() -> None:
 # What is counted.
 
 
-def counts(counter: Decoder | Encoder) -> tuple[int, int]:
-    return counter.message_count, counter.payload_size
+def counts(decoder: Decoder) -> tuple[int, int]:
+    return decoder.message_count, decoder.payload_size
 
 
 @pytest.mark.parametrize(
@@ -551,27 +551,3 @@ def test_bytes_are_counted_as_they_were_before_compression() -> None:
     decoder = Decoder(masked=False, max_size=None, inflate=Deflate(()))
     decoder.feed(frame(TEXT, HELLO_DEFLATED, rsv=4))
     assert counts(decoder) == (1, 5)
-
-
-@pytest.mark.parametrize("key", [None, MASK])
-@pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
-def test_encoder_counts_the_messages_that_it_encodes(size: int, key: bytes | None) -> None:
-    encoder = Encoder()
-    assert counts(encoder) == (0, 0)
-    payload = bytes(size)
-    expected = encode_frame(BINARY, payload, masking_key=key)
-    assert encoder.encode(BINARY, payload, masking_key=key) == expected
-    assert counts(encoder) == (1, size)
-    assert encoder.encode(BINARY, memoryview(array("H", payload * 2)), masking_key=key)
-    assert counts(encoder) == (2, 3 * size)
-    assert encoder.encode(TEXT, "na\xefve") == b"\x81\x06na\xc3\xafve"
-    assert counts(encoder) == (3, 3 * size + 6)
-
-
-def test_encoder_does_not_count_what_it_refuses() -> None:
-    encoder = Encoder()
-    with pytest.raises(ValueError, match="surrogates not allowed"):
-        encoder.encode(TEXT, "\ud800")
-    with pytest.raises(ValueError, match="masking key of 1 bytes"):
-        encoder.encode(TEXT, "a", masking_key=b"a")
-    assert counts(encoder) == (0, 0)

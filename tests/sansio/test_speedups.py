@@ -199,7 +199,6 @@ def test_wrong_arguments_are_told() -> None:
         (TypeError, lambda: decoder.feed(5)),
         (TypeError, lambda: decoder.feed(b"", None, None, None)),
         (ValueError, lambda: compiled.encode_frame(1, b"", masking_key=b"abc")),
-        (ValueError, lambda: compiled.Encoder().encode(1, b"", masking_key=b"abc")),
         (ValueError, lambda: compiled.apply_mask(b"", b"abcde")),
     ]
     for error, call in calls:
