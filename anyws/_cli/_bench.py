@@ -130,7 +130,7 @@ class Bench:
 
         Cancellation: all connections are dropped.
         """
-        with interruption.ends(CancelScope()) as scope:
+        with interruption.cancels(CancelScope()) as scope:
             async with create_task_group() as tasks:
                 limiter = CapacityLimiter(_OPENING_AT_ONCE)
                 for _ in range(self._arguments.connections):

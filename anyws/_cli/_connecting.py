@@ -51,20 +51,30 @@ class Interruption:
 
     def __call__(self, signum: int) -> None:
         """Do what a signal does."""
+        scope, self._scope = self._scope, None
         if self.signum is None:
             self.signum = signum
-            if self._scope is not None:
-                self._scope.cancel()
+        if scope is not None:
+            scope.cancel()
         elif self._abort is not None:
             self._abort()
 
-    def ends(self, scope: CancelScope, abort: Callable[[], None] | None = None) -> CancelScope:
-        """Say what the first signal cancels from now on, and what the second calls."""
+    def cancels(self, scope: CancelScope, abort: Callable[[], None] | None = None) -> CancelScope:
+        """Give `scope`, which the first signal cancels.
+
+        Args:
+            scope: around what is to end; one that came already cancels it at once.
+            abort: called by the second signal; and by the first one after `ends`.
+        """
         self._scope = scope
         self._abort = abort
         if self.signum is not None:
-            scope.cancel()
+            self(self.signum)
         return scope
+
+    def ends(self) -> None:
+        """Say that the end has begun already: there is nothing to cancel, only to hurry."""
+        self._scope = None
 
     async def watch(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         """Receive signals until cancelled.
@@ -170,12 +180,13 @@ async def _run(
     failed: int | None = None
     closed: ConnectionClosed | None = None
     try:
-        with interruption.ends(CancelScope()):
+        with interruption.cancels(CancelScope()):
             async with connection as ws:
                 if arguments.verbose:
                     tell("\n".join([*show_handshake(ws), show_agreement(ws)]))
-                with interruption.ends(CancelScope(), ws.abort):
+                with interruption.cancels(CancelScope(), ws.abort):
                     failed = await talk(ws, interruption)
+                interruption.ends()
                 closed = await _close(ws, interruption)
     except (InvalidHandshake, OSError) as exc:  # TimeoutError and ssl.SSLError too
         complain(describe_failure(exc))

@@ -15,10 +15,11 @@ import anyio
 from ._arguments import BenchArguments, ServeArguments, backend_of, parse_arguments
 from ._bench import bench
 from ._connecting import run_connected
+from ._formatting import complain
 from ._pipe import Pipe
 from ._serve import serve
 from ._session import talk_on_terminal
-from ._statuses import SIGNALLED
+from ._statuses import FAILED, SIGNALLED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _connect(arguments: ClientArguments) -> int:
+    if sys.stdin is None or sys.stdout is None:
+        complain("standard input or output is closed; </dev/null is an empty input")
+        return FAILED
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
 
     async def talk(ws: Connection, interruption: Interruption) -> int | None:

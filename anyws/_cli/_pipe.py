@@ -1,7 +1,8 @@
 """A connection between standard input and output: a line in is a message out, and the reverse.
 
-Owns what scripts rely on. The end of the input sends Close 1000; what arrives until the connection
-has ended is still written. Where `--count` or `--no-close` is given, it closes nothing.
+Owns what scripts rely on. The end of the input sends Close 1000, one round trip later; what arrives
+until the connection has ended is still written. With `--count` or `--no-close`, the end of the
+input closes nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import codecs
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from anyio import create_task_group
+from anyio import create_task_group, move_on_after
 
 from ..exceptions import ConnectionClosed
 from ._descriptors import Descriptor
@@ -97,7 +98,7 @@ class Pipe:
             else:
                 await self._send_lines()
             if self._arguments.count is None and not self._arguments.no_close:
-                await self._ws.send_eof()
+                await self._end()
         except ConnectionClosed:
             return  # likewise
         except OSError as exc:
@@ -106,6 +107,16 @@ class Pipe:
             self._fail(f"input: {exc}")
         if self._status is not None:
             scope.cancel()
+
+    async def _end(self) -> None:
+        """Send Close 1000, after a Ping and its Pong.
+
+        A server that gets a Close behind the last message, and at once, cannot answer that message
+        any more. The Pong gives it one round trip for that.
+        """
+        with move_on_after(self._arguments.close_timeout):
+            await (await self._ws.ping())
+        await self._ws.send_eof()
 
     async def _send_lines(self) -> None:
         while (line := await self._input.read_line()) is not None:

@@ -154,6 +154,8 @@ class Prompt:
         """End the prompt, if one is being shown."""
         app = self._session.app
         if app.is_running and not app.is_done:
+            # What is half typed stays there to be read; an empty prompt would only be in the way.
+            app.erase_when_done = not app.current_buffer.text
             app.exit(exception=EOFError())
 
     def _print_above(self) -> None:

@@ -66,7 +66,7 @@ async def _serve_until_interrupted(
     everything: CancelScope,
 ) -> None:
     _LOGGER.info("%s server: %s", _name(arguments), _uri(arguments, server.port))
-    with interruption.ends(CancelScope(), everything.cancel):
+    with interruption.cancels(CancelScope(), everything.cancel):
         await server.serve_forever()
     await server.close(1001)
 
