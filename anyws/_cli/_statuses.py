@@ -37,7 +37,7 @@ exit status:
   4         no connection: name, network, certificate or proxy
   5         a time-out
   30, 40    closed with a code in 3000..3999, in 4000..4999
-  102-114   closed with 1002 to 1014: 1011 is 111, and 106 a connection that was lost
+  102-114   closed with 1002 to 1014: 1011 is 111; 106 is a lost connection
   130, 143  ended by Ctrl-C (SIGINT), by SIGTERM
 """
 
