@@ -113,7 +113,8 @@ def show_message(message: Data, palette: Palette) -> str:
     """Give a message that was received as it stands on a terminal, bounded."""
     mark = palette("green", "<")
     if isinstance(message, bytes):
-        lines = [f"{len(message):,} bytes", *hex_dump(message)]
+        unit = "byte" if len(message) == 1 else "bytes"
+        lines = [f"{len(message):,} {unit}", *hex_dump(message)]
     else:
         text = message[:_MAX_SHOWN_CHARACTERS]
         lines = escape(text, keep="\n\t").split("\n")

@@ -5,11 +5,11 @@ Owns the commands that begin with a slash, and what is shown; how lines are edit
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import sys
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 from anyio import create_task_group
@@ -99,7 +99,7 @@ async def _open_screen(
 ) -> AsyncGenerator[Screen, None]:
     if os.environ.get("TERM", "dumb") == "dumb":
         yield PlainScreen(sys.stdin.fileno(), sys.stdout.fileno())
-    elif importlib.util.find_spec("prompt_toolkit") is None:
+    elif find_spec("prompt_toolkit") is None:
         tell("for line editing and history: pip install 'anyws[cli]'")
         yield PlainScreen(sys.stdin.fileno(), sys.stdout.fileno())
     else:
