@@ -179,6 +179,16 @@ async def test_end_of_the_connection_ends_it_while_lines_are_sent(tmp_path: Path
         assert talk.ws.close_code == 4000
 
 
+async def test_line_that_comes_too_late_is_nothing() -> None:
+    async with talking() as talk:
+        await talk.ws.close()
+        talk.stdin.put(b"x\n")
+        with anyio.CancelScope() as scope:
+            pipe = Pipe(talk.ws, client_arguments(), talk.stdin.reader, talk.stdout.writer)
+            await pipe._send(scope)
+        assert not scope.cancel_called
+
+
 async def test_output_without_a_reader_ends_it_quietly(capsys: pytest.CaptureFixture[str]) -> None:
     async with talking() as talk:
         talk.stdin.put(b"x\n", end=False)

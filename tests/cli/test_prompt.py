@@ -154,6 +154,16 @@ async def test_what_is_shown_after_the_end_is_shown_at_once() -> None:
         await here.until_lines(">", "< late")
 
 
+async def test_what_is_shown_between_two_lines_needs_no_prompt() -> None:
+    async with desk() as here:
+        here.keys.send_text(CTRL_D)
+        assert await here.prompt.read() is None
+        await here.until_lines(">")
+        here.prompt._waiting.append("< between")
+        here.prompt._print_above()
+        assert here.paper.lines() == [">", "< between"]
+
+
 async def test_flood_waits_for_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_prompt, "_MAX_WAITING", 4)
     async with desk() as here:

@@ -174,11 +174,14 @@ async def test_ping_is_forgotten_when_the_connection_ends() -> None:
         assert talk.screen.shown == []
 
 
-async def test_connection_that_ends_while_typing_ends_it() -> None:
+async def test_what_is_typed_too_late_is_nothing() -> None:
     async with conversation() as talk:
-        await talk.ws.close(4000)
-        talk.screen.type("too late", "/ping")
-        await talk.run()
+        await talk.ws.close()
+        talk.screen.type("too late")
+        session = Session(talk.ws, talk.screen, client_arguments(), PLAIN)
+        async with anyio.create_task_group() as tasks:
+            await session._type(tasks)
+            assert not tasks.cancel_scope.cancel_called
         assert talk.screen.shown == []
 
 
