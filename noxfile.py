@@ -80,7 +80,9 @@ def imports(session: nox.Session) -> None:
 def lowest(session: nox.Session) -> None:
     """Run the suite with the lowest versions that users may have."""
     install(session, "test")
-    session.install("--quiet", *lower_bounds("anyio", "h11", "trio", "isal", "werkzeug"))
+    session.install(
+        "--quiet", *lower_bounds("anyio", "h11", "trio", "isal", "werkzeug", "prompt_toolkit")
+    )
     session.run("python", "-m", "pip", "list")
     session.run("python", "-m", "pytest", *session.posargs)
 
@@ -203,7 +205,13 @@ def lower_bounds(*names: str) -> list[str]:
     """Give the lowest versions of runtime dependencies, as requirements that allow no other."""
     project = PROJECT["project"]
     extras = project["optional-dependencies"]
-    lines = [*project["dependencies"], *extras["trio"], *extras["speed"], *extras["router"]]
+    lines = [
+        *project["dependencies"],
+        *extras["trio"],
+        *extras["speed"],
+        *extras["router"],
+        *extras["cli"],
+    ]
     found = {line.partition(">=")[0]: line.replace(">=", "==") for line in lines}
     return [found[name] for name in names]
 

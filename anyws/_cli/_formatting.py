@@ -68,7 +68,9 @@ def tell(text: str, colour: str = "yellow") -> None:
     """
     # Who has closed stderr wants no notices.
     with contextlib.suppress(OSError, ValueError):
-        print(palette_for(sys.stderr)(colour, text), file=sys.stderr, flush=True)
+        # In one piece with its line end: what is typed meanwhile is echoed behind it.
+        sys.stderr.write(palette_for(sys.stderr)(colour, text) + "\n")
+        sys.stderr.flush()
 
 
 def complain(text: str) -> None:

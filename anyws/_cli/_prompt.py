@@ -8,12 +8,13 @@ however that is; nothing else waits for a key.
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from anyio import Event, create_task_group, from_thread, to_thread
+from anyio import Event, create_task_group, from_thread, open_signal_receiver, to_thread
 from anyio.lowlevel import current_token
 from prompt_toolkit import PromptSession
 from prompt_toolkit.history import InMemoryHistory
@@ -57,10 +58,25 @@ async def open_prompt(
     prompt = Prompt(session, interrupt)
     async with create_task_group() as tasks:
         tasks.start_soon(prompt.run)
+        tasks.start_soon(_watch_size, prompt)
         try:
             yield prompt
         finally:
             prompt.stop()
+            tasks.cancel_scope.cancel()
+
+
+async def _watch_size(prompt: Prompt) -> None:
+    """Redraw when the terminal has got another size, until cancelled.
+
+    prompt_toolkit hears of it in the main thread only; elsewhere it asks twice a second, and misses
+    what happens in the first half second of each line.
+    """
+    signum = getattr(signal, "SIGWINCH", None)
+    if signum is not None:  # Windows has none
+        with open_signal_receiver(signum) as signals:
+            async for _ in signals:
+                prompt.redraw()
 
 
 class Prompt:
@@ -119,6 +135,12 @@ class Prompt:
             self._printed = Event()
             await self._printed.wait()
 
+    def redraw(self) -> None:
+        """Draw the line anew, soon. Never waits."""
+        with self._lock:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._redraw)
+
     # In the thread.
 
     def _run(self) -> None:
@@ -157,6 +179,12 @@ class Prompt:
             # What is half typed stays there to be read; an empty prompt would only be in the way.
             app.erase_when_done = not app.current_buffer.text
             app.exit(exception=EOFError())
+
+    def _redraw(self) -> None:
+        app = self._session.app
+        if app.is_running:
+            app.renderer.erase(leave_alternate_screen=False)
+            app.invalidate()
 
     def _print_above(self) -> None:
         """Print what waits where the prompt stands, which is drawn anew below it.

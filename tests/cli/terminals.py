@@ -45,6 +45,12 @@ def obey_sigint() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def take_terminal() -> None:
+    """Make standard input the terminal of a child, whose signals it gets."""
+    obey_sigint()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 def run(*arguments: str, data: bytes = b"") -> tuple[int, bytes, str]:
     """Run the command in pipes; give its exit status, its output, and what it told."""
     done = subprocess.run(
@@ -97,7 +103,7 @@ class Terminal:
                 env=environment(**self._variables),
                 cwd=ROOT,
                 start_new_session=True,
-                preexec_fn=obey_sigint,  # noqa: PLW1509  # no thread of ours holds a lock
+                preexec_fn=take_terminal,  # noqa: PLW1509  # no thread of ours holds a lock
             )
         finally:
             os.close(slave)

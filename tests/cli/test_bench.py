@@ -46,6 +46,7 @@ def test_no_percentile_is_above_the_largest() -> None:
     latencies.add(0)
     assert latencies.percentile(100) == 0.001234
     assert latencies.percentile(50) < 1e-8
+    assert Latencies().percentile(50) == 0
 
 
 def test_bar_grows() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 import threading
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from traceback import walk_stack
 from typing import TYPE_CHECKING
 
@@ -69,10 +70,11 @@ def is_editing() -> bool:
 
 @dataclass
 class Desk:
-    prompt: Prompt
     keys: PipeInput
     paper: Paper
     interrupted: anyio.Event
+    columns: int = 40
+    prompt: Prompt = field(init=False)
 
     async def until_lines(self, *lines: str) -> None:
         """Wait until that is on the screen, and nothing else."""
@@ -83,15 +85,16 @@ class Desk:
 async def desk(*, colours: bool = False) -> AsyncGenerator[Desk, None]:
     paper = Paper()
     interrupted = anyio.Event()
-    output = Vt100_Output(paper, lambda: Size(rows=12, columns=40), enable_cpr=False)
+    output = Vt100_Output(paper, lambda: Size(rows=12, columns=here.columns), enable_cpr=False)
     with create_pipe_input() as keys, anyio.fail_after(LIMIT):
+        here = Desk(keys, paper, interrupted)
         async with open_prompt(
             interrupted.set,
             Palette(enabled=colours),
             terminal_input=keys,
             terminal_output=output,
-        ) as prompt:
-            yield Desk(prompt, keys, paper, interrupted)
+        ) as here.prompt:
+            yield here
     assert not is_editing()
 
 
@@ -162,6 +165,30 @@ async def test_what_is_shown_between_two_lines_needs_no_prompt() -> None:
         here.prompt._waiting.append("< between")
         here.prompt._print_above()
         assert here.paper.lines() == [">", "< between"]
+
+
+async def test_line_is_drawn_anew_when_the_terminal_has_another_size() -> None:
+    async with desk() as here:
+        here.keys.send_text("x" * 50)
+        await here.until_lines("> " + "x" * 38, "x" * 12)
+        here.columns = 20
+        here.paper.screen.resize(columns=20)
+        signal.raise_signal(signal.SIGWINCH)
+        await here.until_lines("> " + "x" * 18, "x" * 20, "x" * 12)
+        here.keys.send_text(CTRL_D)
+        here.keys.send_text(ENTER + CTRL_D)
+        assert await here.prompt.read() == "x" * 50
+        assert await here.prompt.read() is None
+        await here.until_lines("> " + "x" * 18, "x" * 20, "x" * 12, ">")
+        here.prompt.redraw()
+        here.prompt._redraw()
+
+
+async def test_system_without_that_signal_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(signal, "SIGWINCH")
+    async with desk() as here:
+        here.keys.send_text("hello" + ENTER)
+        assert await here.prompt.read() == "hello"
 
 
 async def test_flood_waits_for_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
