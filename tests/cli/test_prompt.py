@@ -12,6 +12,7 @@ from traceback import walk_stack
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pyte
 import pytest
@@ -79,6 +80,11 @@ class Desk:
     async def until_lines(self, *lines: str) -> None:
         """Wait until that is on the screen, and nothing else."""
         await anyio.to_thread.run_sync(self.paper.wait_for, list(lines))
+
+    async def until_ended(self) -> None:
+        """Wait until the thread has ended."""
+        while is_editing():
+            await anyio.lowlevel.checkpoint()
 
 
 @asynccontextmanager
@@ -153,6 +159,7 @@ async def test_what_is_shown_after_the_end_is_shown_at_once() -> None:
     async with desk() as here:
         here.keys.send_text(CTRL_D)
         assert await here.prompt.read() is None
+        await here.until_ended()
         await here.prompt.show("< late")
         await here.until_lines(">", "< late")
 
@@ -163,6 +170,7 @@ async def test_what_is_shown_between_two_lines_needs_no_prompt() -> None:
         assert await here.prompt.read() is None
         await here.until_lines(">")
         here.prompt._waiting.append("< between")
+        here.prompt._print_above()
         here.prompt._print_above()
         assert here.paper.lines() == [">", "< between"]
 
@@ -204,6 +212,15 @@ async def test_flood_waits_for_the_terminal(monkeypatch: pytest.MonkeyPatch) -> 
 async def test_block_that_is_left_at_once_leaves_no_thread() -> None:
     async with desk() as here:
         here.prompt.stop()
+    assert here.paper.lines() == []
+
+
+async def test_prompt_that_was_stopped_before_it_ran_shows_nothing() -> None:
+    async with desk() as here:
+        await here.until_lines(">")
+        here.prompt.stop()
+        await here.until_ended()
+        await here.prompt.run()
     assert here.paper.lines() == []
 
 
