@@ -7,26 +7,17 @@ no frame. RFC 6455 section 4.1.
 from __future__ import annotations
 
 import secrets
-from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 import h11
 
 from .._http import Headers, Request, Response
-from ..exceptions import (
-    InvalidHeader,
-    InvalidMessage,
-    InvalidStatus,
-    InvalidUpgrade,
-    NegotiationError,
-)
+from ..exceptions import InvalidHeader, InvalidStatus, InvalidUpgrade, NegotiationError
 from ._handshake import (
-    MAX_BODY_SIZE,
     MAX_LINE_SIZE,
     PRODUCT,
-    HeadReader,
+    ResponseReader,
     check_connection,
-    next_event,
     single_value,
 )
 from ._headers import (
@@ -130,10 +121,7 @@ class ClientHandshake:
         """What came after the response: the start of the first frames."""
         self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_LINE_SIZE)
         self._unsent = self._encode_request()
-        self._head_size = 0
-        self._head = HeadReader("response")
-        self._refusal: Response | None = None
-        self._body = bytearray()
+        self._reader = ResponseReader(self._parser, (101,))
 
     def _encode_request(self) -> bytes:
         request = self.request
@@ -172,25 +160,14 @@ class ClientHandshake:
             InvalidHeader: a field is missing, doubled or wrong.
             NegotiationError: the server chose what was not offered.
         """
-        if self._refusal is not None:
-            self._receive_body(data, self._refusal)
+        response = self._reader.receive(data)
+        if response is None:
             return None
-        while (head := self._head.receive(data)) is not None:
-            data = self._head.rest
-            response = self._parse_head(head)
-            if response.status == 101:
-                self._accept(response.headers)
-                self.trailing_data = data
-                return response
-            if response.status >= 200:
-                self._refusal = response
-                self._receive_body(data, response)
-                return None
-            # RFC 9110 section 15.2: "A client MUST be able to parse one or more 1xx responses
-            # received prior to a final response"; all of them share one limit.
-            self._head_size += len(head)
-            self._head = HeadReader("response", used=self._head_size)
-        return None
+        if response.status != 101:
+            raise InvalidStatus(response)
+        self._accept(response.headers)
+        self.trailing_data = self._reader.rest
+        return response
 
     def receive_eof(self) -> NoReturn:
         """Take the end of the stream.
@@ -199,42 +176,7 @@ class ClientHandshake:
             InvalidStatus: the server refused, and closed at or before the end of the body.
             InvalidMessage: it closed before the end of the head.
         """
-        if self._refusal is not None:
-            # A body that is cut short still says more than an error that it is.
-            raise self._refused(self._refusal)
-        raise self._head.eof_error()
-
-    def _parse_head(self, head: bytes) -> Response:
-        self._parser.receive_data(head)
-        event = next_event(self._parser, "response")
-        assert isinstance(event, h11.InformationalResponse | h11.Response)
-        response = Response(
-            event.status_code,
-            event.reason.decode("latin-1"),
-            Headers.of_parsed(event.headers.raw_items()),
-        )
-        # A proxy may well refuse in HTTP/1.0; but no HTTP/1.0 response can switch protocols.
-        if response.status == 101 and event.http_version != b"1.1":
-            version = event.http_version.decode()
-            raise InvalidMessage(f"malformed HTTP response: 101 in HTTP/{version}, not HTTP/1.1")
-        return response
-
-    def _receive_body(self, data: bytes, response: Response) -> None:
-        self._read_body(response)
-        # In slices: h11 keeps all that it is given.
-        for start in range(0, len(data), MAX_LINE_SIZE):
-            self._parser.receive_data(data[start : start + MAX_LINE_SIZE])
-            self._read_body(response)
-
-    def _read_body(self, response: Response) -> None:
-        while (event := next_event(self._parser, "response")) is not h11.NEED_DATA:
-            if isinstance(event, h11.Data):
-                self._body += event.data[: MAX_BODY_SIZE - len(self._body)]
-            if isinstance(event, h11.EndOfMessage) or len(self._body) == MAX_BODY_SIZE:
-                raise self._refused(response)
-
-    def _refused(self, response: Response) -> InvalidStatus:
-        return InvalidStatus(replace(response, body=bytes(self._body)))
+        raise InvalidStatus(self._reader.receive_eof())
 
     def _accept(self, headers: Headers) -> None:
         """Check the response in the order of RFC 6455 section 4.1, and take what it grants."""

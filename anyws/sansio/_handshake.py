@@ -1,23 +1,26 @@
-"""What both sides of the opening handshake share: the bounded reading of an HTTP head.
+"""What opening handshakes share: the bounded reading of an HTTP head, and of a response.
 
-Owns the limits of a head and where it ends; knows no WebSocket. h11 does the parsing. RFC 9112
-sections 2 to 5; RFC 6455 section 4 is in `_client_handshake` and `_server_handshake`.
+Owns the limits of a head and a body, and where they end; knows no WebSocket. h11 does the parsing.
+RFC 9112 sections 2 to 6; RFC 6455 section 4 is in `_client_handshake` and `_server_handshake`, and
+the tunnel through a proxy in `_tunnel`.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import h11
 
+from .._http import Headers, Response
 from .._version import __version__
 from ..exceptions import InvalidHeader, InvalidMessage, InvalidUpgrade
 from ._headers import parse_connection
 
 if TYPE_CHECKING:
-    from .._http import Headers
+    from collections.abc import Container
 
 MAX_LINE_SIZE = 8192
 """Bytes of a request line, a status line or a header line, without its end.
@@ -149,6 +152,103 @@ class HeadReader:
 
     def _malformed(self, problem: str) -> InvalidMessage:
         return InvalidMessage(f"malformed HTTP {self._kind}: {problem}")
+
+
+class ResponseReader:
+    """Reads the response to one request, within the limits, however the bytes come.
+
+    Args:
+        parser: has sent the request.
+        opening: the statuses that make the connection something else than HTTP: what comes behind
+            their heads is no body.
+    """
+
+    def __init__(self, parser: h11.Connection, opening: Container[int]) -> None:
+        self._parser = parser
+        self._opening = opening
+        self._head_size = 0
+        self._head = HeadReader("response")
+        self._refusal: Response | None = None
+        self._body = bytearray()
+        self.rest = b""
+        """What came after the head of a response that opens."""
+
+    def receive(self, data: bytes) -> Response | None:
+        """Take bytes of the stream.
+
+        Returns:
+            The response: one that opens as soon as its head is there; another one with its body, of
+            which at most MAX_BODY_SIZE bytes are kept. None if more is needed.
+
+        Raises:
+            InvalidMessage: it is not HTTP/1.1, or exceeds a limit.
+        """
+        if self._refusal is not None:
+            return self._receive_body(data, self._refusal)
+        while (head := self._head.receive(data)) is not None:
+            data = self._head.rest
+            response = self._parse_head(head)
+            if response.status in self._opening:
+                self.rest = data
+                return response
+            if response.status >= 200:
+                self._refusal = response
+                return self._receive_body(data, response)
+            # RFC 9110 section 15.2: "A client MUST be able to parse one or more 1xx responses
+            # received prior to a final response"; all of them share one limit.
+            self._head_size += len(head)
+            self._head = HeadReader("response", used=self._head_size)
+        return None
+
+    def receive_eof(self) -> Response:
+        """Take the end of the stream.
+
+        Returns:
+            The response, whose body ends here: one that is cut short still says more than an error
+            that it is.
+
+        Raises:
+            InvalidMessage: the stream ended before the end of the head.
+        """
+        if self._refusal is None:
+            raise self._head.eof_error()
+        return self._with_body(self._refusal)
+
+    def _parse_head(self, head: bytes) -> Response:
+        self._parser.receive_data(head)
+        event = next_event(self._parser, "response")
+        assert isinstance(event, h11.InformationalResponse | h11.Response)
+        # A proxy may well refuse in HTTP/1.0; but no HTTP/1.0 response can switch protocols.
+        if event.status_code == 101 and event.http_version != b"1.1":
+            version = event.http_version.decode()
+            raise InvalidMessage(f"malformed HTTP response: 101 in HTTP/{version}, not HTTP/1.1")
+        return Response(
+            event.status_code,
+            event.reason.decode("latin-1"),
+            Headers.of_parsed(event.headers.raw_items()),
+        )
+
+    def _receive_body(self, data: bytes, response: Response) -> Response | None:
+        if self._read_body():
+            return self._with_body(response)
+        # In slices: h11 keeps all that it is given.
+        for start in range(0, len(data), MAX_LINE_SIZE):
+            self._parser.receive_data(data[start : start + MAX_LINE_SIZE])
+            if self._read_body():
+                return self._with_body(response)
+        return None
+
+    def _read_body(self) -> bool:
+        """Take what has come of the body; say whether no more of it is wanted."""
+        while (event := next_event(self._parser, "response")) is not h11.NEED_DATA:
+            if isinstance(event, h11.Data):
+                self._body += event.data[: MAX_BODY_SIZE - len(self._body)]
+            if isinstance(event, h11.EndOfMessage) or len(self._body) == MAX_BODY_SIZE:
+                return True
+        return False
+
+    def _with_body(self, response: Response) -> Response:
+        return replace(response, body=bytes(self._body))
 
 
 def next_event(parser: h11.Connection, kind: Kind) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:
