@@ -6,6 +6,7 @@ that has all tools, `nox --no-venv --no-install -s NAME` does without environmen
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ SOURCES = ("anyws", "tests", "examples", "noxfile.py")
 
 # Options of gcc: for addresses and undefined behaviour, and an end at the first finding.
 SANITIZERS = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
+
+RUNTIME = ("anyio", "h11", "isal", "python-socks", "trio", "werkzeug")
 
 nox.needs_version = ">=2025.5.1"
 nox.options.sessions = ["lint", "types", "imports", "tests", "coverage"]
@@ -83,6 +86,7 @@ def lowest(session: nox.Session) -> None:
     session.install(
         "--quiet", *lower_bounds("anyio", "h11", "trio", "isal", "werkzeug", "prompt_toolkit")
     )
+    session.install("--quiet", *lower_bounds(*RUNTIME))
     session.run("python", "-m", "pip", "list")
     session.run("python", "-m", "pytest", *session.posargs)
 
@@ -212,6 +216,8 @@ def lower_bounds(*names: str) -> list[str]:
         *extras["router"],
         *extras["cli"],
     ]
+    optional = (extras[name] for name in ("router", "socks", "speed", "trio"))
+    lines = [*project["dependencies"], *itertools.chain.from_iterable(optional)]
     found = {line.partition(">=")[0]: line.replace(">=", "==") for line in lines}
     return [found[name] for name in names]
 

@@ -1,14 +1,14 @@
 """Connecting: from a URI, or from a stream, to a Connection.
 
-Owns the course of a client's opening, redirects included, under one deadline; knows no byte of it.
-RFC 6455 section 4.1.
+Owns the course of a client's opening, redirects and proxies included, under one deadline; knows no
+byte of it. RFC 6455 section 4.1.
 """
 
 from __future__ import annotations
 
 import logging
 import ssl as ssl_module
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from anyio import move_on_after
 
@@ -23,11 +23,13 @@ from ._options import (
     check_seconds,
     check_ssl,
 )
+from ._proxies import find_proxy, parse_proxy
+from ._tunnels import load_socks, open_tunnel
 from .exceptions import InvalidHandshake, InvalidStatus
 from .sansio._client_handshake import ClientHandshake
 from .sansio._handshake import PRODUCT
 from .sansio._redirects import Redirects
-from .sansio._uri import parse_uri
+from .sansio._uri import ProxyURI, parse_uri
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -70,13 +72,19 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         additional_headers: more fields of the request. Authorization, Cookie and Host are left out
             after a redirect to another origin (scheme, host or port), and so is the Basic
             authentication of the URI.
-        user_agent_header: the User-Agent field; None leaves it out.
+        user_agent_header: the User-Agent field, for an HTTP proxy too; None leaves it out.
+        proxy: the URL of a proxy: "http://", "https://", "socks5://", "socks5h://", "socks4://" or
+            "socks4a://" (with "h" and "a" the proxy resolves the name of the server); user
+            information is for the proxy. None uses none. True takes what the environment says, anew
+            after each redirect: see below.
+        proxy_ssl: the context for TLS with an https proxy; None takes the default of the standard
+            library.
         max_redirects: how many redirects (HTTP 301, 302, 303, 307, 308) are followed; 0 follows
             none. `request` of the connection tells where they have led. They may go to http and
             https, which stand for ws and wss, but not from wss to ws. Over a UNIX socket none is
             followed.
-        open_timeout: seconds for DNS, TCP, TLS and the opening handshake together, over all
-            redirects; None is no limit.
+        open_timeout: seconds for DNS, TCP, the proxy, TLS and the opening handshake together, over
+            all redirects; None is no limit.
         ping_interval: seconds between keepalive Pings; None sends none.
         ping_timeout: seconds that the Pong may take; None is no limit.
         close_timeout: seconds for the end of the connection, from its beginning; None is no limit.
@@ -89,13 +97,30 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         logger: where to log; None takes "anyws.client".
         hooks: what to call as things happen on the connection.
 
+    The environment is read as the standard library does it (`urllib.request.getproxies`): variables
+    whose names are in lower case, which count first, or in upper case, and where there are none the
+    settings of macOS or Windows. For wss the proxy is that of `wss_proxy`, `https_proxy`,
+    `socks_proxy` or `all_proxy`, the first that is set; for ws that of `ws_proxy`, `https_proxy`,
+    `http_proxy`, `socks_proxy` or `all_proxy`: RFC 6455 section 4.1 prefers the proxy of https,
+    since one for http may not open tunnels. A value without a scheme is that of an http proxy.
+
+    `no_proxy` has the servers that are reached without one, between commas or spaces: "*" is all;
+    "example.com" and ".example.com" are that name and those below it; "10.0.0.1", "10.0.0.0/8",
+    "::1" and "fd00::/8" are addresses; each may end in a port ("example.com:8080", "[::1]:8080").
+    Names are not resolved for that, and localhost is no exception: as for curl, it has to be there
+    like the others. A proxy that `proxy` names by its URL is used for all servers.
+
     Raises:
         ValueError: an argument has something that cannot be sent, or is out of its range;
             InvalidURI is one.
         TypeError: an argument has the wrong type.
-        OSError: on entering: there is no connection to the server, or TLS fails (ssl.SSLError).
+        ImportError: the proxy speaks SOCKS, and python-socks is not installed: `pip install
+            'anyws[socks]'`; on entering where the environment names it.
+        OSError: on entering: there is no connection to the server or to the proxy, or TLS fails
+            (ssl.SSLError).
         InvalidHandshake: on entering: the server refuses, or what it answers is no handshake. A
-            redirect that is not followed is an InvalidStatus, whose text says why.
+            redirect that is not followed is an InvalidStatus, whose text says why. It is a
+            ProxyError if the proxy refuses, or if what the environment names is no proxy.
         TimeoutError: on entering: `open_timeout` is over.
 
     Cancellation: on entering, nothing is left open.
@@ -114,6 +139,8 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         compression: str | PerMessageDeflate | None = "deflate",
         additional_headers: HeadersLike | None = None,
         user_agent_header: str | None = PRODUCT,
+        proxy: str | Literal[True] | None = True,
+        proxy_ssl: ssl_module.SSLContext | None = None,
         max_redirects: int = 10,
         open_timeout: float | None = 10,
         ping_interval: float | None = 20,
@@ -141,8 +168,15 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         self._extensions = [*(extensions or ()), *(() if deflate is None else (deflate,))]
         self._user_agent = user_agent_header
         check_max_redirects(max_redirects)
-        follows = stream is None and start.unix_path is None
-        self._redirects = Redirects(start, additional_headers, max_redirects if follows else 0)
+        over_tcp = stream is None and start.unix_path is None
+        self._redirects = Redirects(start, additional_headers, max_redirects if over_tcp else 0)
+        self._proxy = parse_proxy(proxy, proxy_ssl, possible=over_tcp)
+        self._proxy_ssl = proxy_ssl
+        if isinstance(self._proxy, ProxyURI) and self._proxy.speaks_socks:
+            load_socks(self._proxy)  # what is missing is told now
+        # The proxy of this attempt, and whether it has not let us through yet.
+        self._proxy_used: ProxyURI | None = None
+        self._before_proxy = False
         self._handshake = self._make_handshake()
         check_seconds("open_timeout", open_timeout)
         self._open_timeout = open_timeout
@@ -199,8 +233,10 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         """
         with move_on_after(self._open_timeout):
             return await self._open()
+        where = f", at the proxy {self._proxy_used}" if self._before_proxy else ""
         raise TimeoutError(
             f"no connection to {self._redirects} after {self._open_timeout} seconds (open_timeout)"
+            f"{where}"
         )
 
     async def _open(self) -> tuple[Connection, bytes]:
@@ -212,6 +248,8 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
                 if not isinstance(exc, InvalidStatus) or not redirects.apply_to(exc.response):
                     if redirects:
                         exc.add_note(f"after redirects: {redirects}")
+                    if self._proxy_used is not None and not self._before_proxy:
+                        exc.add_note(f"through the proxy {self._proxy_used}")
                     raise
                 response = exc.response
             redirects.follow(response)
@@ -242,7 +280,19 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         """Open the stream that TLS, or the opening handshake, runs over."""
         if uri.unix_path is not None:
             return await _transports.open_unix(uri.unix_path)
-        return await _transports.open_tcp(uri.host, uri.port)
+        self._proxy_used = None
+        proxy = await find_proxy(uri) if self._proxy is True else self._proxy
+        if proxy is None:
+            return await _transports.open_tcp(uri.host, uri.port)
+        self._logger.debug("%s through the proxy %s", uri, proxy)
+        self._proxy_used = proxy
+        self._before_proxy = True
+        context = None
+        if proxy.scheme == "https":
+            context = self._proxy_ssl or default_ssl_context()
+        stream = await open_tunnel(proxy, uri, context, self._user_agent)
+        self._before_proxy = False
+        return stream
 
 
 class unix_connect(connect):  # noqa: N801  # it is used as a function
@@ -251,7 +301,8 @@ class unix_connect(connect):  # noqa: N801  # it is used as a function
     Args:
         path: the path of the socket.
         uri: what the request asks for; wss adds TLS.
-        arguments: those of `connect`, but `stream` and `max_redirects`: none is followed.
+        arguments: those of `connect`, but `stream`, `proxy` and `proxy_ssl`, and `max_redirects`:
+            none is followed.
 
     Raises:
         OSError: and others, as `connect`.
@@ -262,8 +313,10 @@ class unix_connect(connect):  # noqa: N801  # it is used as a function
     def __init__(
         self, path: str | PathLike[str], uri: str = "ws://localhost/", **arguments: Any
     ) -> None:
-        check_arguments("unix_connect", arguments, {"stream", "max_redirects"})
-        super().__init__(uri, max_redirects=0, **arguments)
+        check_arguments(
+            "unix_connect", arguments, {"stream", "proxy", "proxy_ssl", "max_redirects"}
+        )
+        super().__init__(uri, proxy=None, max_redirects=0, **arguments)
         self._path = path
 
     async def _connect(self, uri: WebSocketURI) -> ByteStream:
@@ -276,8 +329,8 @@ class wrap_client(connect):  # noqa: N801  # it is used as a function
     Args:
         stream: a connected stream: TLS in TLS, an SSH channel, memory. The block closes it.
         uri: what the request asks for.
-        arguments: those of `connect`, but `max_redirects`: none is followed; TLS is added only if
-            `ssl` is given.
+        arguments: those of `connect`, but `proxy` and `proxy_ssl`, and `max_redirects`: none is
+            followed; TLS is added only if `ssl` is given.
 
     Raises:
         InvalidHandshake: and others, as `connect`.
@@ -286,7 +339,7 @@ class wrap_client(connect):  # noqa: N801  # it is used as a function
     """
 
     def __init__(self, stream: ByteStream, uri: str = "ws://localhost/", **arguments: Any) -> None:
-        check_arguments("wrap_client", arguments, {"max_redirects"})
+        check_arguments("wrap_client", arguments, {"proxy", "proxy_ssl", "max_redirects"})
         super().__init__(uri, stream=stream, **arguments)
 
 

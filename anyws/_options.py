@@ -67,14 +67,14 @@ def check_seconds(name: str, seconds: float | None) -> None:
         raise ValueError(f"{name} of {seconds} seconds is not above 0")
 
 
-def check_ssl(context: ssl.SSLContext | None) -> None:
+def check_ssl(context: ssl.SSLContext | None, name: str = "ssl") -> None:
     """See that it is a context for TLS, or None.
 
     Raises:
         TypeError: it is not.
     """
     if context is not None and not isinstance(context, ssl.SSLContext):
-        raise TypeError(f"ssl must be a ssl.SSLContext or None, not {type(context).__name__}")
+        raise TypeError(f"{name} must be a ssl.SSLContext or None, not {type(context).__name__}")
 
 
 def check_logger(logger: object) -> None:

@@ -36,7 +36,13 @@ from ._client import connect
 from ._http import Headers
 from ._lifespan import end_connection, leave_task_group
 from ._options import check_arguments, check_callable
-from .exceptions import ConnectionClosed, ConnectionClosedOK, InvalidMessage, InvalidStatus
+from .exceptions import (
+    ConnectionClosed,
+    ConnectionClosedOK,
+    InvalidMessage,
+    InvalidStatus,
+    ProxyError,
+)
 from .sansio._uri import parse_uri
 
 if TYPE_CHECKING:
@@ -52,6 +58,11 @@ _LOGGER = logging.getLogger("anyws.client")
 
 # Seconds; a day. By mistake or not, no server is to silence a client for longer.
 _MAX_RETRY_AFTER = 86400.0
+
+# Replies of SOCKS proxies: that something failed, that network or host cannot be reached, that the
+# connection was refused, that it took too long (RFC 1928 section 6); and the one of SOCKS4 for all
+# of these. The others are rules and passwords, or protocols that a proxy does not have.
+_PASSING_REPLIES = {1, 3, 4, 5, 6, 91}
 
 _DIGITS = re.compile("[0-9]+")
 
@@ -107,15 +118,18 @@ def default_retry(exc: Exception) -> bool:
     """Say whether an error may be gone at the next attempt to connect.
 
     Errors of the network, time-outs, and HTTP 429 and 5xx may; other statuses, an answer that is no
-    handshake, and a certificate that is refused may not.
+    handshake, and a certificate that is refused may not. The answers of a proxy count likewise.
 
     Args:
         exc: what entering `connect` raised.
     """
-    if isinstance(exc, InvalidStatus):
-        return exc.response.status == 429 or 500 <= exc.response.status <= 599
-    if isinstance(exc, InvalidMessage):
-        # The server has gone in the midst of its answer.
+    response = _response(exc)
+    if response is not None:
+        return response.status == 429 or 500 <= response.status <= 599
+    if isinstance(exc, InvalidMessage | ProxyError):
+        if isinstance(exc, ProxyError) and exc.reply is not None:
+            return exc.reply in _PASSING_REPLIES
+        # The server, or the proxy, has gone in the midst of its answer.
         ends = EndOfStream | BrokenResourceError | ClosedResourceError
         return isinstance(exc.__cause__, ends)
     if isinstance(exc, ssl.SSLCertVerificationError):
@@ -365,15 +379,21 @@ def check_max_attempts(max_attempts: int | None) -> None:
 
 def parse_retry_after(exc: Exception) -> float:
     """Give the seconds for which a server wants to be left alone (RFC 9110 section 10.2.3)."""
-    if not isinstance(exc, InvalidStatus) or exc.response.status not in {429, 503}:
+    response = _response(exc)
+    if response is None or response.status not in {429, 503}:
         return 0.0
-    value = exc.response.headers.get("Retry-After", "")
+    value = response.headers.get("Retry-After", "")
     if _DIGITS.fullmatch(value):
         return min(float(value), _MAX_RETRY_AFTER)
     at = _parse_date(value)
     if at is None:
         return 0.0
-    return min(max(at - _date(exc.response), 0.0), _MAX_RETRY_AFTER)
+    return min(max(at - _date(response), 0.0), _MAX_RETRY_AFTER)
+
+
+def _response(exc: Exception) -> Response | None:
+    """Give the answer in HTTP that an error is about, of the server or of a proxy."""
+    return exc.response if isinstance(exc, InvalidStatus | ProxyError) else None
 
 
 def _date(response: Response) -> float:

@@ -181,7 +181,24 @@ class NegotiationError(InvalidHandshake):
 
 
 class ProxyError(InvalidHandshake):
-    """A proxy did not give a connection to the server."""
+    """A proxy did not give a connection to the server, or what the environment names is none.
+
+    Args:
+        problem: what it did.
+        response: the answer of an HTTP proxy, with its body, if it is one that refuses.
+        reply: the code by which a SOCKS proxy refuses, if it did (RFC 1928 section 6).
+    """
+
+    def __init__(
+        self, problem: str, response: Response | None = None, reply: int | None = None
+    ) -> None:
+        super().__init__(problem, response, reply)
+        self.problem = problem
+        self.response = response
+        self.reply = reply
+
+    def __str__(self) -> str:
+        return self.problem
 
 
 class ProtocolError(WebSocketException):

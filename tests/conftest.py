@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import sys
 from pathlib import Path
@@ -35,6 +36,11 @@ hypothesis.settings.load_profile("anyws")
 # A shell starts what runs in its background with interrupts ignored, and some tests send one.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Nor is a developer's proxy for servers on the loopback, in this process and those that it starts.
+for _name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+    del os.environ[_name]
 
 
 def backend_options(name: str, *, virtual: bool) -> tuple[str, dict[str, Any]]:

@@ -46,6 +46,8 @@ _RESERVED_FIELDS = {
     "connection": "the handshake sets it",
     "content-length": "the request has no body",
     "transfer-encoding": "the request has no body",
+    # It would go to the server.
+    "proxy-authorization": "user and password stand in the URL of the proxy",
 }
 
 

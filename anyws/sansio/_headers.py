@@ -290,6 +290,16 @@ def parse_basic_authorization(value: str) -> tuple[str, str]:
     return user, password
 
 
+def build_authority(host: str, port: int) -> str:
+    """Build the target of a CONNECT request: host and port (RFC 9112 section 3.2.3).
+
+    Args:
+        host: a name or an address; an IPv6 address without brackets.
+        port: the port, which is never left out.
+    """
+    return f"{_bracket(host)}:{port}"
+
+
 def build_host(host: str, port: int, secure: bool) -> str:
     """Build a Host field (RFC 9110 section 7.2).
 
@@ -298,8 +308,11 @@ def build_host(host: str, port: int, secure: bool) -> str:
         port: the port; the default one is left out.
         secure: whether the default port is 443 instead of 80 (RFC 6455 section 3).
     """
-    if ":" in host:
-        # RFC 6874 section 4: a zone identifier means something on this machine only, and must not
-        # be sent.
-        host = f"[{host.partition('%')[0]}]"
-    return host if port == (443 if secure else 80) else f"{host}:{port}"
+    return _bracket(host) if port == (443 if secure else 80) else build_authority(host, port)
+
+
+def _bracket(host: str) -> str:
+    """Put an IPv6 address into brackets."""
+    # RFC 6874 section 4: a zone identifier means something on this machine only, and must not be
+    # sent.
+    return f"[{host.partition('%')[0]}]" if ":" in host else host

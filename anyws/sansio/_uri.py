@@ -1,4 +1,4 @@
-"""Parse the URI of a WebSocket resource.
+"""Parse the URI of a WebSocket resource, and that of a proxy.
 
 Owns the text of URIs; knows no network and resolves no name. RFC 6455 section 3, RFC 3986 and
 RFC 6874.
@@ -12,7 +12,7 @@ import urllib.parse
 from dataclasses import dataclass, field
 
 from ..exceptions import InvalidURI
-from ._headers import build_basic_authorization, build_host
+from ._headers import build_authority, build_basic_authorization, build_host
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _AUTHORITY_END = re.compile(r"[/?]")
@@ -25,6 +25,16 @@ _ZONE = re.compile(r"[A-Za-z0-9\-._~]+")
 
 # Five digits hold every port; with more, int() could be made to work long.
 _PORT = re.compile(r"[0-9]{1,5}")
+
+# The schemes of proxies, with their default ports; that of SOCKS is IANA's.
+_PROXY_PORTS = {
+    "http": 80,
+    "https": 443,
+    "socks5": 1080,
+    "socks5h": 1080,
+    "socks4": 1080,
+    "socks4a": 1080,
+}
 
 # What stays as it is in a path or a query: all visible ASCII, and so what is escaped already.
 _VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
@@ -65,6 +75,32 @@ class WebSocketURI:
         return f"{self.path}?{self.query}" if self.query else self.path
 
 
+@dataclass(frozen=True, slots=True)
+class ProxyURI:
+    """The parts of the URI of a proxy.
+
+    Args:
+        scheme: "http", "https", "socks5", "socks5h", "socks4" or "socks4a".
+        host: a name in ASCII and lower case, or an address; an IPv6 address without brackets.
+        port: the port; the default one where the URI has none.
+        user_info: user and password, decoded, if the URI has them; left out of the repr.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    user_info: tuple[str, str] | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        """Give the URI without user information, which is a secret."""
+        return f"{self.scheme}://{build_authority(self.host, self.port)}"
+
+    @property
+    def speaks_socks(self) -> bool:
+        """Whether it is asked by SOCKS, and not by HTTP."""
+        return self.scheme.startswith("socks")
+
+
 def parse_uri(uri: str) -> WebSocketURI:
     """Parse "ws://", "wss://" and "ws+unix:///path/of.sock:/resource".
 
@@ -84,6 +120,18 @@ def parse_uri(uri: str) -> WebSocketURI:
         raise InvalidURI(redact(uri), str(flaw)) from None
 
 
+def parse_proxy_uri(uri: str) -> ProxyURI:
+    """Parse "http://", "https://", "socks5://", "socks5h://", "socks4://" and "socks4a://".
+
+    Raises:
+        ValueError: it is no such URI; user and password are left out of the error.
+    """
+    try:
+        return _parse_proxy(uri)
+    except _Flaw as flaw:
+        raise ValueError(f"{redact(uri)!r} is not the URL of a proxy: {flaw}") from None
+
+
 class _Flaw(Exception):
     """What is wrong with a URI, without quoting it."""
 
@@ -97,7 +145,8 @@ def redact(uri: str) -> str:
     return f"{scheme[0] if scheme else ''}***@{after}"
 
 
-def _parse(uri: str) -> WebSocketURI:
+def _split_scheme(uri: str, example: str) -> tuple[str, str]:
+    """Give the scheme and what follows it, whose characters are checked."""
     bad_character = _BAD_CHARACTER.search(uri)
     if bad_character is not None:
         raise _Flaw(f"the character {bad_character[0]!r} must be percent-encoded")
@@ -105,15 +154,18 @@ def _parse(uri: str) -> WebSocketURI:
         raise _Flaw("a percent sign is not followed by two hexadecimal digits")
     match = _SCHEME.match(uri)
     if match is None:
-        raise _Flaw("it does not start with a scheme such as ws://")
-    scheme = match[1].lower()
+        raise _Flaw(f"it does not start with a scheme such as {example}")
+    return match[1].lower(), uri[match.end() :]
+
+
+def _parse(uri: str) -> WebSocketURI:
+    scheme, rest = _split_scheme(uri, "ws://")
     if scheme not in {"ws", "wss", "ws+unix"}:
         raise _Flaw("the scheme is not ws, wss or ws+unix")
     if "#" in uri:
         # RFC 6455 section 3: "Fragment identifiers are meaningless in the context of WebSocket
         # URIs and MUST NOT be used on these URIs."
         raise _Flaw("it has a fragment; a # that is meant as such must be written %23")
-    rest = uri[match.end() :]
     if scheme == "ws+unix":
         return _parse_unix(rest)
     authority = _AUTHORITY_END.split(rest, maxsplit=1)[0]
@@ -128,6 +180,39 @@ def _parse(uri: str) -> WebSocketURI:
         query=_to_ascii(query),
         user_info=_parse_user_info(user_info) if at else None,
     )
+
+
+def _parse_proxy(uri: str) -> ProxyURI:
+    scheme, rest = _split_scheme(uri, "http://")
+    if scheme not in _PROXY_PORTS:
+        raise _Flaw(f"the scheme is not {', '.join(_PROXY_PORTS)}")
+    authority = rest.removesuffix("/")
+    if _AUTHORITY_END.search(authority) is not None or "#" in authority:
+        raise _Flaw("something follows host and port; in user and password, / ? # are %2F %3F %23")
+    user_info, at, host_and_port = authority.rpartition("@")
+    host, port = _split_port(host_and_port)
+    return ProxyURI(
+        scheme,
+        _parse_host(host),
+        _parse_port(port) if port else _PROXY_PORTS[scheme],
+        _parse_proxy_user_info(scheme, user_info) if at else None,
+    )
+
+
+def _parse_proxy_user_info(scheme: str, text: str) -> tuple[str, str]:
+    if scheme in {"http", "https"}:
+        return _parse_user_info(text)
+    user, password = _split_user_info(text)
+    # RFC 1929 section 2 has a byte for the size of each; SOCKS4 ends its user with a NUL. Neither
+    # says what is behind ASCII.
+    if scheme.startswith("socks4"):
+        if password:
+            raise _Flaw("SOCKS4 has a user, but no password")
+    elif not (user and password):
+        raise _Flaw("SOCKS5 has a user and a password, or neither")
+    if max(len(user), len(password)) > 255 or not (user + password).isascii() or "\0" in user:
+        raise _Flaw("user and password for SOCKS must be up to 255 characters of ASCII each")
+    return user, password
 
 
 def _parse_unix(rest: str) -> WebSocketURI:
@@ -206,17 +291,26 @@ def _is_ipv6(text: str) -> bool:
 
 
 def _parse_user_info(text: str) -> tuple[str, str]:
-    if "@" in text:
-        raise _Flaw("an @ in the user information must be written %40")
-    user, _, password = text.partition(":")
+    user, password = _split_user_info(text)
     try:
-        user = urllib.parse.unquote(user, errors="strict")
-        password = urllib.parse.unquote(password, errors="strict")
         # Only what can be sent is taken: RFC 7617 forbids some characters.
         build_basic_authorization(user, password)
     except ValueError:
         raise _Flaw("the user information cannot be used for Basic authentication") from None
     return user, password
+
+
+def _split_user_info(text: str) -> tuple[str, str]:
+    if "@" in text:
+        raise _Flaw("an @ in the user information must be written %40")
+    user, _, password = text.partition(":")
+    try:
+        return (
+            urllib.parse.unquote(user, errors="strict"),
+            urllib.parse.unquote(password, errors="strict"),
+        )
+    except ValueError:
+        raise _Flaw("the user information is not in UTF-8") from None
 
 
 def _to_ascii(text: str) -> str:

@@ -196,7 +196,7 @@ def test_what_is_no_websocket_uri_is_refused(uri: str, problem: str) -> None:
         ("ws://a@b@h/", "an @ in the user information must be written %40"),
         ("ws://a%3Ab@h/", "the user information cannot be used for Basic authentication"),
         ("ws://a%0D%0A@h/", "the user information cannot be used for Basic authentication"),
-        ("ws://%FF@h/", "the user information cannot be used for Basic authentication"),
+        ("ws://%FF@h/", "the user information is not in UTF-8"),
         ("ws://\ud800@h/", "the user information cannot be used for Basic authentication"),
     ],
 )
