@@ -284,7 +284,8 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         proxy = await find_proxy(uri) if self._proxy is True else self._proxy
         if proxy is None:
             return await _transports.open_tcp(uri.host, uri.port)
-        self._logger.debug("%s through the proxy %s", uri, proxy)
+        # A record may be kept with its arguments, and the repr of a URI has the query.
+        self._logger.debug("%s through the proxy %s", str(uri), proxy)
         self._proxy_used = proxy
         self._before_proxy = True
         context = None

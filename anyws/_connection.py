@@ -151,7 +151,10 @@ class Connection(ObjectStream[Data]):
 
     @property
     def remote_address(self) -> Any:
-        """The peer's address as the socket below gives it; None if there is no socket."""
+        """The peer's address as the socket below gives it; None if there is no socket.
+
+        Of a connection through a proxy it is the proxy's.
+        """
         return self._remote_address
 
     @property

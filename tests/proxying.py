@@ -7,6 +7,7 @@ have seen. They run as the script of any literal server, over sockets or in memo
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -16,12 +17,15 @@ from tests.tls import server_context
 from tests.wire import Peer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from anyio.abc import ByteStream
 
     Dial = Callable[[str, int], Awaitable[ByteStream]]
-    Script = Callable[[Peer], Awaitable[None]]
+    Script = Callable[[Peer], Coroutine[object, object, None]]
+
+# What a stream raises when the other side leaves; one over TLS has an OSError more.
+LEFT = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
@@ -102,9 +106,11 @@ class LiteralProxy:
         async with await self._dial(host, port) as server:
             await peer.send_bytes(answer)
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._relay_back, server, peer.stream)
+                tasks.start_soon(self._relay_back, server, peer.stream, tasks.cancel_scope)
                 await self._relay(peer, server)
                 tasks.cancel_scope.cancel()
+            with suppress(*LEFT):
+                await peer.stream.aclose()
 
     async def _relay(self, peer: Peer, server: ByteStream) -> None:
         try:
@@ -113,15 +119,17 @@ class LiteralProxy:
                 peer.buffer = b""
                 self.relayed += data
                 await server.send(data)
-        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+        except LEFT:
             pass
 
-    async def _relay_back(self, server: ByteStream, client: ByteStream) -> None:
+    async def _relay_back(
+        self, server: ByteStream, client: ByteStream, both: anyio.CancelScope
+    ) -> None:
         try:
             while True:
                 await client.send(await server.receive())
-        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-            await client.aclose()
+        except LEFT:
+            both.cancel()
 
 
 def over_tls(script: Script, *names: str) -> Script:

@@ -75,6 +75,8 @@ ERRORS = [
     ),
     (NegotiationError("text"), "text"),
     (ProxyError("text"), "text"),
+    (ProxyError("refused", RESPONSE), "refused"),
+    (ProxyError("refused", None, 5), "refused"),
     (ProtocolError("text"), "text"),
     (ProtocolError("text", 1007), "text"),
     (PayloadTooBig("text"), "text"),
@@ -167,5 +169,8 @@ def test_errors_of_the_handshake_have_their_parts() -> None:
     assert InvalidMessage("too long", 431).status == 431
     origin = InvalidOrigin("http://evil", "not allowed")
     assert (origin.name, origin.value, origin.problem) == ("Origin", "http://evil", "not allowed")
+    proxy = ProxyError("refused", RESPONSE)
+    assert (proxy.problem, proxy.response, proxy.reply) == ("refused", RESPONSE, None)
+    assert ProxyError("refused", reply=5).reply == 5
     uri = InvalidURI("http://a", "bad scheme")
     assert (uri.uri, uri.problem) == ("http://a", "bad scheme")

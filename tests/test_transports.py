@@ -67,7 +67,9 @@ async def test_transport_closes_its_stream(kind: Kind) -> None:
         tg.start_soon(transport.aclose)
         with pytest.raises(EndOfStream):
             await peer.receive()
-        await peer.aclose()
+        # Of TLS in TLS the peer answers the end of each, and we may be gone at the second.
+        with suppress(anyio.BrokenResourceError):
+            await peer.aclose()
 
 
 async def test_half_of_a_stream_can_end_before_the_transport_runs(kind: Kind) -> None:

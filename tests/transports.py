@@ -172,7 +172,15 @@ async def native_tls() -> AsyncGenerator[Link, None]:
 
 
 @asynccontextmanager
-async def tls_over(near: ByteStream, far: SocketStream) -> AsyncGenerator[Link, None]:
+async def native_tls_in_tls() -> AsyncGenerator[Link, None]:
+    """Give what leads to a server with TLS through a proxy with TLS."""
+    async with native_streams() as (near, far), tls_over(near, far) as outer:
+        async with tls_over(outer.transport, outer.peer) as inner:
+            yield Link(inner.transport, inner.peer, far)
+
+
+@asynccontextmanager
+async def tls_over(near: ByteStream, far: ByteStream) -> AsyncGenerator[Link, None]:
     transports: list[Transport] = []
 
     async def shake_hands() -> None:
@@ -203,6 +211,7 @@ KINDS = {
     "native-dialled": Kind(native_dialled),
     "native-unix": Kind(native_unix, has_resets=False),
     "native-tls": Kind(native_tls, has_halves=False),
+    "native-tls-in-tls": Kind(native_tls_in_tls, has_halves=False),
 }
 
 
