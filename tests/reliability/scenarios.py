@@ -9,7 +9,15 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from tests.reliability import closing, receiving, sending, serving, storm, surroundings
+from tests.reliability import (
+    closing,
+    receiving,
+    sending,
+    serving,
+    storm,
+    surroundings,
+    tunnelling,
+)
 from tests.reliability.cutting import OFTEN, TWICE, WAYS, Findings
 from tests.reliability.loops import LOOPS
 from tests.reliability.sweeping import SweepResult, sweep
@@ -25,6 +33,7 @@ ALL = (
     *closing.SCENARIOS,
     *serving.SCENARIOS,
     *surroundings.SCENARIOS,
+    *tunnelling.SCENARIOS,
     *storm.SCENARIOS,
 )
 
@@ -52,6 +61,7 @@ _REDUCED = {
     "block, left, peer never reads": ("client over memory",),
     "connect, opening": ("client over TCP",),
     "connect, left": ("client over TCP",),
+    "connect, through a proxy": ("https", "socks5"),
     "serve, whole life": ("server over TCP", "server over TLS over TCP"),
     "serve, left by an error": ("server over memory",),
     "server.close": ("server over memory", "server over TCP"),
