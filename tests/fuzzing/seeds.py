@@ -454,6 +454,28 @@ def client_seeds() -> dict[str, bytes]:
     return seeds
 
 
+# Proxies.
+
+PROXY_URIS = {
+    "http": "http://proxy",
+    "all": "https://user:p%40ss@proxy.example:3128/",
+    "socks5": "socks5://user:pass@[::1]",
+    "socks5h": "socks5h://10.0.0.1:9050",
+    "socks4": "socks4://user@proxy",
+    "socks4a": "socks4a://proxy:1080/",
+    "path": "http://proxy/path?query#fragment",
+    "no-proxy": "localhost, .example.com:80 *.example *,10.0.0.0/8 [::1]:80,[2001:db8::]/32",
+}
+
+ANSWERS = {
+    "established": b"HTTP/1.1 200 Connection established\r\n\r\n",
+    "early": b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nab",
+    "chunked": b"HTTP/1.1 299 x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "407": b"HTTP/1.1 407 x\r\nProxy-Authenticate: Basic realm=x\r\nContent-Length: 2\r\n\r\nno",
+    "socks": b"\x05\xff",
+}
+
+
 SEEDS: dict[str, Callable[[], dict[str, bytes]]] = {
     "client_handshake": client_seeds,
     "decoder": decoder_seeds,
@@ -463,7 +485,11 @@ SEEDS: dict[str, Callable[[], dict[str, bytes]]] = {
     "headers": lambda: {name: value.encode("latin-1") for name, value in FIELDS.items()},
     "negotiation": negotiation_seeds,
     "protocol": protocol_seeds,
+    "proxy_uri": lambda: {name: uri.encode() for name, uri in PROXY_URIS.items()},
     "server_handshake": server_seeds,
+    "tunnel": lambda: {
+        name: bytes([0x13]) + wire for name, wire in {**RESPONSES, **ANSWERS}.items()
+    },
     "uri": lambda: {name: uri.encode("utf-8", "surrogateescape") for name, uri in URIS.items()},
 }
 """Those made by hand, by target."""

@@ -1,8 +1,9 @@
 """What a fuzzer drives: functions of some bytes, each of which raises where anyws does wrong.
 
 Owns what must hold whatever the bytes are: the documented errors and no others, the same result
-however a stream is cut, and bounds. The opening handshakes are in `handshakes`. What the bytes mean
-is described in `choices`. Knows no fuzzer: `test_corpus`, `test_targets` and `run` are three.
+however a stream is cut, and bounds. The opening handshakes are in `handshakes`, proxies in
+`tunnels`. What the bytes mean is described in `choices`. Knows no fuzzer: `test_corpus`,
+`test_targets` and `run` are three.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from anyws.sansio._protocol import Protocol
 from tests.fuzzing.choices import WHOLE, Choices, cut
 from tests.fuzzing.decoding import CODECS, LIMITS, Course, check_decoders
 from tests.fuzzing.handshakes import fuzz_client_handshake, fuzz_server_handshake, fuzz_uri
+from tests.fuzzing.tunnels import fuzz_proxy_uri, fuzz_tunnel
 from tests.wire import BINARY, CLOSE, CONT, PING, PONG, TEXT, Frame, frame, parse_frames
 
 if TYPE_CHECKING:
@@ -455,7 +457,9 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "headers": fuzz_headers,
     "negotiation": fuzz_negotiation,
     "protocol": fuzz_protocol,
+    "proxy_uri": fuzz_proxy_uri,
     "server_handshake": fuzz_server_handshake,
+    "tunnel": fuzz_tunnel,
     "uri": fuzz_uri,
 }
 """Each target by the name of its folder in `corpus/`."""
