@@ -344,9 +344,7 @@ async def test_no_other_deadline_counts() -> None:
 
 
 @pytest.mark.parametrize("proxy", ["socks5://a:b@proxy", "socks5h://proxy", "socks4://proxy"])
-async def test_nothing_is_left_open_wherever_opening_is_cancelled(
-    proxy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nothing_is_left_open_wherever_opening_is_cancelled(proxy: str) -> None:
     ended = opened = 0
     streams: list[ByteStream] = []
     async with memory_network() as network:
@@ -363,19 +361,20 @@ async def test_nothing_is_left_open_wherever_opening_is_cancelled(
             async with anyws.connect("ws://server.known/", proxy=proxy):
                 opened += 1
 
-        monkeypatch.setattr(_transports, "open_tcp", open_tcp)
-        async with anyws.serve(echo, listeners=listeners):
-            for turns in range(200):
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(connect)
-                    for _ in range(turns):
-                        await anyio.lowlevel.checkpoint()
-                    tasks.cancel_scope.cancel()
-                while streams:
-                    ended += 1
-                    with pytest.raises(anyio.ClosedResourceError):
-                        await streams.pop().send(b"x")
-                if opened:
-                    break
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_transports, "open_tcp", open_tcp)
+            async with anyws.serve(echo, listeners=listeners):
+                for turns in range(200):
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(connect)
+                        for _ in range(turns):
+                            await anyio.lowlevel.checkpoint()
+                        tasks.cancel_scope.cancel()
+                    while streams:
+                        ended += 1
+                        with pytest.raises(anyio.ClosedResourceError):
+                            await streams.pop().send(b"x")
+                    if opened:
+                        break
     assert opened == 1
     assert ended > 10
