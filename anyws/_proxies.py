@@ -7,6 +7,7 @@ know from curl and from the standard library.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import urllib.request
 from typing import TYPE_CHECKING, Literal
@@ -71,11 +72,13 @@ async def find_proxy(uri: WebSocketURI) -> ProxyURI | None:
 
     Cancellation: loses nothing.
     """
-    settings = urllib.request.getproxies_environment()
+    settings = _read_variables()
     if settings:
         if is_exempt(settings.get("no", ""), uri.host, uri.port):
             return None
         return _choose(settings, uri)
+    if urllib.request.getproxies is urllib.request.getproxies_environment:
+        return None
     # What the system says, on macOS and on Windows.
     settings = urllib.request.getproxies()
     proxy = _choose(settings, uri)
@@ -86,6 +89,15 @@ async def find_proxy(uri: WebSocketURI) -> ProxyURI | None:
         urllib.request.proxy_bypass, build_authority(uri.host, uri.port), abandon_on_cancel=True
     )
     return None if exempt else proxy
+
+
+def _read_variables() -> dict[str, str]:
+    """Give the variables by what stands before "_proxy" in their names."""
+    # Where there are none, as mostly, the names tell it in 30 of the 200 microseconds that the
+    # standard library takes to read 80 variables twice.
+    if not any(name[-6:].lower() == "_proxy" for name in os.environ):
+        return {}
+    return urllib.request.getproxies_environment()
 
 
 def _choose(settings: Mapping[str, str], uri: WebSocketURI) -> ProxyURI | None:

@@ -222,6 +222,14 @@ async def test_system_is_not_asked_about_bypassing_when_it_has_no_proxy(
     assert await find_proxy(parse_uri("ws://server/")) is None
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", ["APT_PROXY", "ftp_proxy"])
+async def test_variables_for_other_protocols_are_no_proxies(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    assert await found(monkeypatch, {name: "http://a:81"}, "wss://server/") == "None"
+
+
 def test_tests_are_immune_to_a_developers_proxy() -> None:
     assert not [name for name in os.environ if name.lower().endswith("_proxy")]
 
