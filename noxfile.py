@@ -24,7 +24,7 @@ SOURCES = ("anyws", "tests", "examples", "noxfile.py")
 # Options of gcc: for addresses and undefined behaviour, and an end at the first finding.
 SANITIZERS = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 
-RUNTIME = ("anyio", "h11", "isal", "python-socks", "trio", "werkzeug")
+RUNTIME = ("anyio", "h11", "isal", "prompt_toolkit", "python-socks", "trio", "werkzeug")
 
 nox.needs_version = ">=2025.5.1"
 nox.options.sessions = ["lint", "types", "imports", "tests", "coverage"]
@@ -83,9 +83,6 @@ def imports(session: nox.Session) -> None:
 def lowest(session: nox.Session) -> None:
     """Run the suite with the lowest versions that users may have."""
     install(session, "test")
-    session.install(
-        "--quiet", *lower_bounds("anyio", "h11", "trio", "isal", "werkzeug", "prompt_toolkit")
-    )
     session.install("--quiet", *lower_bounds(*RUNTIME))
     session.run("python", "-m", "pip", "list")
     session.run("python", "-m", "pytest", *session.posargs)
@@ -209,14 +206,7 @@ def lower_bounds(*names: str) -> list[str]:
     """Give the lowest versions of runtime dependencies, as requirements that allow no other."""
     project = PROJECT["project"]
     extras = project["optional-dependencies"]
-    lines = [
-        *project["dependencies"],
-        *extras["trio"],
-        *extras["speed"],
-        *extras["router"],
-        *extras["cli"],
-    ]
-    optional = (extras[name] for name in ("router", "socks", "speed", "trio"))
+    optional = (extras[name] for name in ("cli", "router", "socks", "speed", "trio"))
     lines = [*project["dependencies"], *itertools.chain.from_iterable(optional)]
     found = {line.partition(">=")[0]: line.replace(">=", "==") for line in lines}
     return [found[name] for name in names]
