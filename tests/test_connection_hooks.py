@@ -71,6 +71,12 @@ class Recorder(anyws.Hooks):
 class Failing(anyws.Hooks):
     """Fails in each method."""
 
+    def fragment_received(self, ws: anyws.Connection, fragment: object, *, fin: bool) -> None:
+        raise BodyError("fragment_received")
+
+    def fragment_sent(self, ws: anyws.Connection, fragment: object, *, fin: bool) -> None:
+        raise BodyError("fragment_sent")
+
     def opened(self, ws: anyws.Connection) -> None:
         raise BodyError("opened")
 
@@ -505,11 +511,18 @@ async def test_error_of_a_hook_is_logged_once_and_harms_nothing(
             await ws.send("x")
             ws.send_nowait("y")
             assert [(await peer.read_frame()).payload for _ in range(2)] == [b"x", b"y"]
+        async with ws.recv_streaming() as parts:
+            await peer.send(TEXT, b"a", fin=False)
+            await peer.send(CONT, b"b")
+            assert [part async for part in parts] == ["a", "b"]
+        await ws.send(["c", "d"])
+        assert [(await peer.read_frame()).payload for _ in range(2)] == [b"c", b"d"]
         tg.start_soon(closes_well, peer)
         await ws.close()
         assert ws.close_code == 1000
     records = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    names = ["opened", "message_received", "message_sent", "closed"]
+    messages = ["message_received", "message_sent", "fragment_received", "fragment_sent"]
+    names = ["opened", *messages, "closed"]
     assert [record.getMessage() for record in records] == [
         f"hook {name} failed, told once for the connection" for name in names
     ]
@@ -641,6 +654,24 @@ async def test_connection_without_hooks_has_nothing_of_them(pair: Pair) -> None:
         assert type(ws._inbox) is Inbox
         assert ws._link.watcher is None
         await peer.finish()
+
+
+@virtual
+@both_roles
+async def test_messages_cost_nothing_where_hooks_are_for_the_beginning_and_the_end(
+    pair: Pair,
+) -> None:
+    closed: list[anyws.Connection] = []
+
+    class Ends(anyws.Hooks):
+        def closed(self, ws: anyws.Connection) -> None:
+            closed.append(ws)
+
+    async with pair(hooks=Ends()) as (ws, peer):
+        assert type(ws) is Connection
+        assert type(ws._inbox) is Inbox
+        await peer.finish()
+    assert closed == [ws]
 
 
 @virtual
