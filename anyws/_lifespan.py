@@ -70,14 +70,22 @@ async def end_connection(connection: Connection, exc: BaseException | None) -> B
             connection._link.start_close(Close(CloseCode.INTERNAL_ERROR))
             await connection.wait_closed()
     except BaseException as interruption:  # given back, and raised unless `exc` is
+        return await _drop_in_any_case(connection, interruption)
+    return None
+
+
+async def _drop_in_any_case(connection: Connection, interruption: BaseException) -> BaseException:
+    """Drop the connection, and give what interrupted that, or else `interruption`."""
+    # Each turn of it needs somebody who interrupts once more: a KeyboardInterrupt, or asyncio's own
+    # cancellation, which no shield keeps out.
+    while True:
         try:
             await connection._link.drop()
-        except BaseException as second:
-            # A KeyboardInterrupt, or an asyncio task that is cancelled again.
+        except BaseException as again:
             connection.abort()
-            return second
-        return interruption
-    return None
+            interruption = again
+        else:
+            return interruption
 
 
 async def leave_task_group(

@@ -679,4 +679,12 @@ class Link:
                     break
                 await checkpoint()
             self.abort()
-            await self.closed.wait()
+            for _ in range(_DROP_TURNS):
+                if self.closed.is_set():
+                    return
+                await checkpoint()
+            # asyncio may have cancelled our tasks too, even before they began; or the transport
+            # takes its time.
+            self._lose(None)
+            await self._close_transport()
+            self._end()

@@ -68,7 +68,7 @@ class Server:
         fail: Callable[[Exception], None] | None,
     ) -> None:
         self._handler = handler
-        self._listeners = listeners
+        self._listeners = list(listeners)
         self._settings = settings
         self._ssl = ssl
         self._max_connections = max_connections
@@ -193,7 +193,7 @@ class Server:
                 async with self._task_group:
                     with self._accept_scope:
                         async with create_task_group() as accepting:
-                            for listener in self._listeners:
+                            for listener in list(self._listeners):
                                 accepting.start_soon(self._accept, listener)
         finally:
             self._closed.set()
@@ -225,8 +225,17 @@ class Server:
                     await sleep(delay)
                     delay = min(2 * delay, _MAX_ACCEPT_DELAY)
         finally:
-            with CancelScope(shield=True):  # closing a listener waits for nobody
-                await listener.aclose()
+            await self._close_listener(listener)
+
+    async def _close_listener(self, listener: Listener[ByteStream]) -> None:
+        self._listeners.remove(listener)
+        with CancelScope(shield=True):  # closing a listener waits for nobody
+            await listener.aclose()
+
+    async def _close_listeners(self) -> None:
+        """Close those that still listen: asyncio may have cancelled a task before it began."""
+        while self._listeners:
+            await self._close_listener(self._listeners[0])
 
     async def _serve_stream(self, stream: ByteStream) -> None:
         """Serve one accepted stream from its first byte to its last."""

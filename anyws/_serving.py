@@ -246,6 +246,8 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
             interruption = cancelled
         except BaseExceptionGroup as group:
             raise_bare(group)
+        finally:
+            await self._server._close_listeners()
         if failed:
             assert self._handler_error is not None
             raise_as_is(self._handler_error)
