@@ -428,8 +428,9 @@ class Link:
         while self.protocol.state is OPEN and self.must_wait:
             if self.fragmenting is not None:
                 await self.fragmenting.wait()
-            else:
-                await self._drain()
+            elif not await self._drain():
+                # It gives that at once from now on, and we are told of the loss only later.
+                await self._raise_closed()
         await self.check_open()
 
     async def drain(self) -> None:

@@ -22,6 +22,7 @@ import trio
 from anyio.abc import SocketAttribute
 
 import anyws
+from anyws._transports._socket import SocketTransport
 from anyws.testing import connection_pair
 from tests.sockets import (
     LIMIT,
@@ -32,6 +33,7 @@ from tests.sockets import (
     scripted_server,
     serving,
 )
+from tests.transports import settle
 from tests.wire import BINARY, MASK, REQUEST, TEXT, Peer, frame
 
 if TYPE_CHECKING:
@@ -313,6 +315,50 @@ async def test_client_that_leaves_while_much_is_sent_to_it_is_not_worth_a_record
         await ended.wait()
     gc.collect()
     assert loud_records(caplog) == []
+
+
+@pytest.mark.behaviour(13, 71)
+async def test_senders_that_wait_end_when_the_peer_is_lost_while_reading_is_paused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drain = SocketTransport.drain
+    calls = 0
+
+    async def drain_counted(transport: SocketTransport, limit: int) -> bool:
+        # Who asks again and again, without waiting, lets nobody else run: no time-out would end it.
+        nonlocal calls
+        calls += 1
+        assert calls < 20
+        return await drain(transport, limit)
+
+    monkeypatch.setattr(SocketTransport, "drain", drain_counted)
+    errors: list[anyws.ConnectionClosed] = []
+    sending, ended = anyio.Event(), anyio.Event()
+
+    async def send(ws: anyws.Connection) -> None:
+        try:
+            await ws.send(b"x" * 16 * MEBIBYTE)
+        except anyws.ConnectionClosed as exc:
+            errors.append(exc)
+
+    async def handler(ws: anyws.Connection) -> None:
+        async with anyio.create_task_group() as tg:
+            for _ in range(3):
+                tg.start_soon(send, ws)
+            await settle()
+            sending.set()
+        ended.set()
+
+    async with serving(handler, max_queue=1, close_timeout=0.2) as server:
+        async with raw_client(server.port) as peer:
+            await open_peer(peer)
+            # One more than the queue holds: the reset is met by what sends.
+            await peer.send_bytes(2 * frame(TEXT, b"text", mask=MASK))
+            await sending.wait()
+            raw_socket = peer.stream.extra(SocketAttribute.raw_socket)
+            raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await ended.wait()
+    assert len(errors) == 3
 
 
 @pytest.mark.behaviour(91)

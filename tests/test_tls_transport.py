@@ -18,7 +18,7 @@ from tests.tls import client_context, server_context
 from tests.transports import read_exactly, read_until_end, running, settle
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from anyws.testing import MemoryStream
 
@@ -144,6 +144,35 @@ async def test_write_hears_the_peer_first_when_it_must() -> None:
             assert await read_exactly(peer, 12) == b"Hello, again"
             assert await transport.drain(0)
             assert run.received == b"first"
+
+
+async def test_drain_waits_when_the_peer_must_be_heard_first() -> None:
+    async with tls_pair() as (transport, peer, _):
+        reluctant = make_reluctant(transport, ssl.SSLWantReadError())
+        async with running(transport), create_task_group() as tg:
+            transport.write(b"Hello")
+            with anyio.move_on_after(1):
+                pytest.fail(f"drain() gave {await transport.drain(0)}")
+            tg.start_soon(peer.send, b"first")
+            reluctant.error = None
+            assert await transport.drain(0)
+            assert await read_exactly(peer, 5) == b"Hello"
+
+
+@pytest.mark.parametrize("end", [TLSTransport.release, TLSTransport.abort])
+async def test_drain_ends_although_the_peer_is_not_heard(
+    end: Callable[[TLSTransport], None],
+) -> None:
+    async with tls_pair() as (transport, _peer, _):
+        make_reluctant(transport, ssl.SSLWantReadError())
+        async with running(transport), create_task_group() as tg:
+            transport.write(b"Hello")
+
+            async def end_soon() -> None:
+                end(transport)
+
+            tg.start_soon(end_soon)
+            assert not await transport.drain(0)
 
 
 async def test_send_breaks_when_nothing_can_be_encrypted() -> None:
@@ -308,6 +337,19 @@ async def test_latest_leaves_before_drain_returns() -> None:
         transport.write_latest(b"latest")
         assert await transport.drain(0)
         assert await read_exactly(peer, 6) == b"latest"
+
+
+async def test_drain_waits_for_the_latest_when_less_is_left_of_what_is_before_it() -> None:
+    async with tls_pair() as (transport, peer, _), running(transport), create_task_group() as tg:
+        transport.write(bytes(200_000))
+        await settle()
+        stuck = transport.write_buffer_size
+        assert stuck > 0
+        transport.write_latest(b"latest")
+        with anyio.move_on_after(1):
+            pytest.fail(f"drain() gave {await transport.drain(stuck)}")
+        tg.start_soon(read_exactly, peer, 200_006)
+        assert await transport.drain(stuck)
 
 
 async def test_peer_is_told_once_when_the_transport_is_closed_as_its_half_ends() -> None:

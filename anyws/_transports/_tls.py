@@ -15,6 +15,7 @@ from anyio import BrokenResourceError, CancelScope, EndOfStream
 from anyio.streams.tls import TLSAttribute
 
 from ._base import Transport
+from ._draining import Draining
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -64,6 +65,7 @@ class TLSTransport(Transport):
         # What was encrypted since the start.
         self._encrypted_size = 0
         self._latest = b""
+        self._draining = Draining()
         self._waiting_to_send_latest = False
         self._eof_written = False
         self._write_ended = False
@@ -248,15 +250,26 @@ class TLSTransport(Transport):
         self._write_records()
 
     async def drain(self, limit: int) -> bool:
-        if self.write_buffer_size <= limit:
-            return True
-        if self._write_ended:
-            return False
-        if not self._below.write_buffer_size:
-            self._write_latest_now()
-        return await self._below.drain(limit)
+        while self.write_buffer_size > limit:
+            if self._write_ended:
+                return False
+            below = self._below
+            if not below.write_buffer_size:
+                self._write_latest_now()
+            kept = self._unencrypted_size + len(self._latest)
+            if not kept:
+                return await below.drain(limit)
+            # What is kept here leaves after all that is below, or once the peer has been heard.
+            if below.write_buffer_size:
+                drained = await below.drain(max(0, limit - kept))
+            else:
+                drained = await self._draining.wait(limit)  # _encrypt() or release() ends it
+            if not drained:
+                return False
+        return True
 
     def release(self) -> None:
+        self._draining.release()
         self._below.release()
 
     def _add(self, data: bytes) -> None:
@@ -277,6 +290,7 @@ class TLSTransport(Transport):
                     waiting.popleft()
                 else:
                     waiting[0] = data[size:]
+        self._draining.note(self._unencrypted_size)
 
     def _write_records(self) -> None:
         """Encrypt, and give the records to the transport below; after the start only."""
@@ -373,6 +387,7 @@ class TLSTransport(Transport):
         self._unencrypted.clear()
         self._unencrypted_size = 0
         self._latest = b""
+        self._draining.release()
 
     def pause_reading(self) -> None:
         self._paused = True
