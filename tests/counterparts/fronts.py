@@ -234,11 +234,10 @@ class Fronts(abc.ABC):
     async def test_keepalive_of_either_side_keeps_an_idle_connection_open(
         self, tmp_path: Path, pinging: str
     ) -> None:
-        intervals = {side: {"ping_interval": None} for side in ("client", "server")}
-        intervals[pinging] = {"ping_interval": _PING_INTERVAL}
+        ours, theirs = (_PING_INTERVAL if pinging == it else None for it in ("client", "server"))
         async with (
-            self.site(tmp_path, **intervals["server"]) as uri,
-            anyws.connect(uri, **intervals["client"]) as ws,
+            self.site(tmp_path, ping_interval=theirs) as uri,
+            anyws.connect(uri, ping_interval=ours) as ws,
         ):
             with anyio.move_on_after(_WATCHED) as watched:
                 await ws.wait_closed()

@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,12 +108,9 @@ def _wait_until_it_listens(process: subprocess.Popen[bytes], port: int, log: Pat
 def _end(process: subprocess.Popen[bytes], signal_number: int) -> None:
     process.send_signal(signal_number)
     try:
-        process.wait(_END_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        pass
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_END_TIMEOUT)
     finally:
-        try:
+        with suppress(ProcessLookupError):  # all of it has ended
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # all of it has ended
         process.wait()

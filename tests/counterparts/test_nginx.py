@@ -61,8 +61,7 @@ class TestFront(Fronts):
         tls = ""
         if place.certificate is not None:
             tls = (
-                f"ssl; ssl_certificate {place.certificate};"
-                f" ssl_certificate_key {place.certificate}"
+                f"ssl; ssl_certificate {place.certificate}; ssl_certificate_key {place.certificate}"
             )
         file = place.folder / "nginx.conf"
         file.write_text(
