@@ -254,11 +254,11 @@ async def meeting(
 
 @asynccontextmanager
 async def listening(
-    cut: Cut, setting: Setting
-) -> AsyncGenerator[
-    tuple[Callable[[], AbstractAsyncContextManager[anyws.Connection]], list[StrictPeer]], None
-]:
-    """Give the same for connect(), whose peers are those that it dials to."""
+    cut: Cut,
+    setting: Setting,
+    connect: Callable[..., AbstractAsyncContextManager[Any]] = anyws.connect,
+) -> AsyncGenerator[tuple[Callable[[], AbstractAsyncContextManager[Any]], list[StrictPeer]], None]:
+    """Give the same for connect() or reconnect(), whose peers are those that it dials to."""
     peers: list[StrictPeer] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
@@ -286,7 +286,7 @@ async def listening(
                     await meet(cut, setting, stream, peers)
 
             tasks.start_soon(accept)
-            yield lambda: anyws.connect(uri, **setting.all_arguments), peers
+            yield lambda: connect(uri, **setting.all_arguments), peers
             accepting.cancel()
 
 
