@@ -151,7 +151,8 @@ class Router:
 
         Raises:
             LookupError: there is no such route, or it needs other values.
-            ValueError: a value is none that the variable part can have.
+            ValueError: a value is none that the variable part can have: the path would lead to
+                another route, or to none.
         """
         return self._rules.build(endpoint, values)
 

@@ -15,6 +15,8 @@ from urllib.parse import unquote
 from werkzeug.exceptions import BadHost, NotFound
 from werkzeug.routing import BuildError, Map, RequestRedirect, Rule
 
+from .sansio._origins import is_host
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 _ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://([^/?]*)")
 
 _PORT = re.compile(r":[0-9]*\Z")
+
+# RFC 3986 section 5.2.4: segments that are removed when a reference is resolved.
+_DOTS = {".", ".."}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +144,28 @@ class Rules:
             LookupError: no rule of this endpoint takes these values.
             ValueError: a value is none that the variable part can have.
         """
+        authority = ""
+        rules = self._plain
         try:
-            return self._plain.bind("").build(endpoint, values)
+            path = reference = self._plain.bind("").build(endpoint, values)
         except BuildError:
             if endpoint not in self._hosted_endpoints:
                 raise
-        return self._hosted.bind("", url_scheme="").build(endpoint, values)
+            rules = self._hosted
+            reference = self._hosted.bind("", url_scheme="").build(endpoint, values)
+            authority, _, path = reference.removeprefix("//").partition("/")
+            path = f"/{path}"
+        # Werkzeug lets a value have what its part never matches: a slash, dots that whoever
+        # resolves the reference takes away, even another host.
+        found = self.match(path, authority) if is_host(authority) else None
+        ours = {(rule.rule, rule.host) for rule in rules.iter_rules(endpoint)}
+        if (
+            not isinstance(found, Match)
+            or (found.rule, found.host) not in ours
+            or not _DOTS.isdisjoint(path.partition("?")[0].split("/"))
+        ):
+            raise ValueError(f"{reference!r} does not lead to the endpoint {endpoint!r}")
+        return reference
 
 
 def _location(redirect: RequestRedirect, adapter: MapAdapter, port: str) -> str:

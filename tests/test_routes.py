@@ -81,6 +81,35 @@ def test_url_for_is_a_valueerror_when_a_value_cannot_be() -> None:
         router.url_for("n", n="seven")
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "values"),
+    [
+        ("room", {"name": ""}),
+        ("room", {"name": "a/b"}),
+        ("room", {"name": "../log"}),
+        ("room", {"name": ".."}),
+        ("room", {"name": "."}),
+        ("room", {"name": "new"}),
+        ("number", {"n": -1}),
+        ("file", {"name": "/../n/1"}),
+        ("tenant", {"tenant": "evil.example/"}),
+        ("tenant", {"tenant": "evil.example:80"}),
+        ("tenant", {"tenant": "user@"}),
+    ],
+)
+def test_url_for_is_a_valueerror_when_the_path_would_lead_elsewhere(
+    endpoint: str, values: dict[str, object]
+) -> None:
+    router = anyws.Router()
+    router.route("/rooms/<name>", endpoint="room")(handler)
+    router.route("/rooms/new", endpoint="new")(handler)
+    router.route("/n/<int:n>", endpoint="number")(handler)
+    router.route("/<path:name>", endpoint="file")(handler)
+    router.route("/", endpoint="tenant", host="<tenant>.example")(handler)
+    with pytest.raises(ValueError, match=f"does not lead to the endpoint '{endpoint}'"):
+        router.url_for(endpoint, **values)
+
+
 def test_each_of_the_routes_with_one_rule_has_its_url() -> None:
     router = anyws.Router()
     for endpoint, subprotocols in [("one", ["v1"]), ("two", ["v2", "v1"]), ("any", [])]:
