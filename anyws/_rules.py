@@ -106,6 +106,8 @@ class Rules:
         if absolute is not None:
             authority = absolute[1]
             target = target[absolute.end() :]
+            if not is_host(authority):
+                return None  # as the Host field, it may have no user information
         path, _, query = target.partition("?")
         try:
             path = unquote(path, errors="strict")

@@ -186,6 +186,15 @@ async def test_path_without_a_route_is_a_404(target: str, caplog: pytest.LogCapt
     assert loud_records(caplog) == []
 
 
+@pytest.mark.parametrize(
+    "authority", ["user@b.example", "b.example:80:80", 'b".example', "b..example"]
+)
+async def test_absolute_form_whose_authority_is_no_host_is_a_404(authority: str) -> None:
+    router = router_with("/", host="<tenant>.example")
+    answer = await answer_to(router, request_for(f"http://{authority}/"))
+    assert answer.status == 404
+
+
 @pytest.mark.parametrize("method", ["POST", "HEAD", "OPTIONS", "BREW"])
 async def test_method_but_get_is_a_405_where_there_is_a_route(method: str) -> None:
     router = router_with("/rooms/<name>")
