@@ -204,6 +204,26 @@ async def test_check_credentials_may_be_plain_or_async(check: Any) -> None:
     assert (answer.status, answer.fields["www-authenticate"]) == (401, CHALLENGE)
 
 
+async def test_check_credentials_that_takes_too_long_is_cancelled() -> None:
+    cancelled = []
+
+    async def check(name: str, password: str) -> bool:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            cancelled.append(anyio.current_time())
+        return True
+
+    hook = anyws.basic_auth(check_credentials=check)
+    async with serving_memory(process_request=hook, open_timeout=10) as (server, connect):
+        started = anyio.current_time()
+        peer = await connect()
+        await peer.send_bytes(REQUEST + ALADDIN + b"\r\n")
+        assert await peer.read_until_eof() == b""
+        assert not server.connections
+    assert cancelled == [pytest.approx(started + 10)]
+
+
 async def test_error_of_check_credentials_is_a_500_and_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
