@@ -24,7 +24,7 @@ def _check(result: SweepResult) -> None:
     assert not result.findings.any
 
 
-@pytest.mark.behaviour(26, 37, 52, 75, 83, 88, 89, 90)
+@pytest.mark.behaviour(26, 37, 52, 75, 83, 88, 89, 90, 101)
 @on_all_loops
 @pytest.mark.parametrize("scenario", [one for one in REDUCED if not one.storm], ids=str)
 def test_cancelling_at_some_points_breaks_nothing(scenario: Scenario, loop: str) -> None:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.behaviour(101),
     pytest.mark.skipif(sys.platform != "linux", reason="it counts by means of Linux's /proc"),
 ]
 
