@@ -226,11 +226,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.reliability.report", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer points and connections")
     parser.add_argument(
+        "--points", type=int, help="cancel each scenario in each way at so many points, not at all"
+    )
+    parser.add_argument(
         "--hostile", type=Path, help="what hostile_report --json wrote; without, it is run"
     )
     parser.add_argument("--output", type=Path, default=DOCUMENT)
     arguments = parser.parse_args()
-    rows = cancel_all(_QUICK_POINTS if arguments.quick else None)
+    rows = cancel_all(arguments.points or (_QUICK_POINTS if arguments.quick else None))
     rows += injure_all(_QUICK_STEP if arguments.quick else 1)
     attacks, others = compare(
         attack_all() if arguments.hostile is None else read_tallies(arguments.hostile)
@@ -238,6 +241,8 @@ def main() -> int:
     rows += attacks
     rows += overload_all(*((500, 50) if arguments.quick else (5000, 500)))
     command = "python -m tests.reliability.report" + (" --quick" if arguments.quick else "")
+    if arguments.points is not None:
+        command += f" --points {arguments.points}"
     arguments.output.write_text(render(command, rows, others), encoding="utf-8")
     return int(any(count for row in rows for count in row.bad.values()))
 
