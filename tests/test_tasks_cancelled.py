@@ -15,6 +15,7 @@ import pytest
 from anyio.abc import Listener, SocketAttribute
 
 import anyws
+from anyws._transports._asyncio import Guest
 from anyws.testing import MemoryListener
 from tests.sockets import echo, loud_records
 from tests.tls import client_context, server_context
@@ -135,3 +136,40 @@ async def test_listeners_are_closed_when_all_tasks_are_cancelled_at_any_turn_of_
             await main
     gc.collect()
     assert all(it.extra(SocketAttribute.raw_socket).fileno() == -1 for it in listeners)
+
+
+class Interrupted(Guest):
+    """A guest that a second interrupt of the user's meets on its way, as between any two calls."""
+
+    async def wait(self) -> None:
+        await self
+
+    def go_on_soon(self) -> None:
+        interrupts.append(self)
+        if len(interrupts) == 1:
+            raise KeyboardInterrupt
+        super().go_on_soon()
+
+
+interrupts: list[Guest] = []
+
+
+@pytest.mark.behaviour(90)
+@pytest.mark.parametrize("woken", [True, False])
+async def test_task_that_waits_for_a_message_can_be_cancelled_after_an_interrupt(
+    woken: bool,
+) -> None:
+    interrupts.clear()
+    guest = Interrupted(loop=asyncio.get_running_loop())
+    task = asyncio.create_task(guest.wait())
+    await asyncio.sleep(0)
+    if woken:
+        guest.set_result(None)  # and the callback that does so does not come to its end
+        interrupts.append(guest)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            task.cancel()
+    task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=2)
+    assert done
+    assert task.cancelled()

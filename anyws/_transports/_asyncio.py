@@ -31,7 +31,7 @@ class Guest(asyncio.Future[None]):
     more events first: a fifth of what a small message costs when nothing else happens.
     """
 
-    __slots__ = ("_context", "_go_on")
+    __slots__ = ("_context", "_go_on", "_gone")
 
     def add_done_callback(
         self, fn: Callable[[Guest], object], /, *, context: Context | None = None
@@ -40,22 +40,29 @@ class Guest(asyncio.Future[None]):
         assert context is not None
         self._go_on = fn
         self._context = context
+        self._gone = False
 
     def cancel(self, msg: Any = None) -> bool:
         """Let the task go on with a cancellation, in the next turn."""
-        if self.done():
-            return False
-        super().cancel(msg)
+        # First, and also if it is done but has not gone on: an interrupt of the user's may come
+        # between any two calls, and a task that nobody lets go on could never be cancelled.
         self.go_on_soon()
-        return True
+        return super().cancel(msg)
 
     def go_on(self) -> None:
         """Let the task run until it waits again; only where no task runs."""
+        self._gone = True
         self._context.run(self._go_on, self)
 
     def go_on_soon(self) -> None:
         """Let it go on in the next turn of the event loop."""
-        self.get_loop().call_soon(self._go_on, self, context=self._context)
+        self.get_loop().call_soon(self._go_on_late, context=self._context)
+
+    def _go_on_late(self) -> None:
+        if not self._gone:
+            super().cancel()  # without effect if it is done, as nearly always
+            self._gone = True
+            self._go_on(self)
 
 
 class AsyncioTransport(SocketTransport):
