@@ -189,9 +189,9 @@ class Inbox:
         """
         if self.receiving:
             self.check_not_receiving()
-        if self.messages and self.calls_left:
+        if (self.messages or self._closed) and self.calls_left:
             self.calls_left -= 1
-            return True
+            return bool(self.messages)
         self.receiving = True
         self.floor = sys.maxsize
         try:

@@ -14,9 +14,11 @@ from anyio.lowlevel import checkpoint
 import anyws
 from tests.endings import both_roles
 from tests.receiving import RSV1, SNOWMAN, deflated_too, draw, receive_all
-from tests.wire import BINARY, CONT, PING, TEXT, Peer
+from tests.wire import BINARY, CLOSE, CONT, PING, TEXT, Peer
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from tests.endings import Pair
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
@@ -172,6 +174,25 @@ async def test_recv_gives_all_that_waits_when_the_time_is_over_before_each_call(
             with anyio.move_on_after(0):
                 messages.append(await ws.recv())
         assert messages == expected
+
+
+@pytest.mark.behaviour(53)
+@both_roles
+@pytest.mark.parametrize("receive", [anyws.Connection.recv, anyws.Connection.__anext__])
+async def test_end_is_told_when_the_time_is_over_before_each_call(
+    pair: Pair, receive: Callable[[anyws.Connection], Awaitable[str | bytes]]
+) -> None:
+    async with pair() as (ws, peer):
+        await peer.send_bytes(draw(peer, BINARY, b"last") + draw(peer, CLOSE, b"\x03\xeb"))
+        await anyio.sleep(1)
+        errors = 0
+        for _ in range(140):  # each 65th call lets others run, and is cancelled there
+            with anyio.move_on_after(0):
+                try:
+                    assert await receive(ws) == b"last"
+                except anyws.ConnectionClosedError:
+                    errors += 1
+        assert errors == 137
 
 
 @pytest.mark.behaviour(53)
