@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from anyio import create_task_group, move_on_after
 from anyio.lowlevel import checkpoint
 
+from ._lifespan import raise_bare
 from ._options import check_seconds
 from ._types import OPEN, Close, CloseCode
 from .exceptions import ConnectionClosed
@@ -116,9 +117,12 @@ async def broadcast_wait(
     if not late:
         await checkpoint()
         return
-    async with create_task_group() as task_group:
-        for link, sent in late:
-            task_group.start_soon(_send_late, link, shared, sent, message, timeout)
+    try:
+        async with create_task_group() as task_group:
+            for link, sent in late:
+                task_group.start_soon(_send_late, link, shared, sent, message, timeout)
+    except BaseExceptionGroup as group:
+        raise_bare(group)
 
 
 def _send(link: Link, shared: SharedMessage, message: DataLike) -> None:

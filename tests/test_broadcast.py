@@ -368,3 +368,17 @@ async def test_pair_of_connections_can_be_told_too() -> None:
     async with connection_pair() as (client, server):
         broadcast([client, server], "both " * 100)
         assert await client.recv() == await server.recv() == "both " * 100
+
+
+class Interrupt(BaseException):
+    """Stands in for KeyboardInterrupt: on asyncio that would stop the loop."""
+
+
+async def test_interrupt_of_broadcast_wait_stays_bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def interrupt(_: object) -> None:
+        raise Interrupt
+
+    monkeypatch.setattr("anyws._link.Link.drain", interrupt)
+    async with servers(2, max_buffer_size=400, write_limit=800) as (connections, _):
+        with pytest.raises(Interrupt):
+            await broadcast_wait(connections, bytes(2000))

@@ -207,6 +207,25 @@ async def test_socket_is_closed_when_the_caller_is_cancelled_as_it_connects(
     assert [raw.fileno() for raw in ends.given] == [-1]
 
 
+class Interrupt(BaseException):
+    """Stands in for KeyboardInterrupt: on asyncio that would stop the loop."""
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_interrupt_of_an_attempt_stays_bare(
+    monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    async def connect(_: Address) -> socket.socket:
+        if cancelled:
+            scope.cancel()
+        raise Interrupt
+
+    monkeypatch.setattr(_dial, "_connect", connect)
+    resolve_to(monkeypatch, ("one", 1))
+    with pytest.raises(Interrupt), CancelScope() as scope:
+        await dial_tcp("example", 80)
+
+
 def test_families_take_turns() -> None:
     six = [(socket.AF_INET6, (f"::{number}", 80, 0, 0)) for number in range(3)]
     four = [(socket.AF_INET, (f"127.0.0.{number}", 80)) for number in range(2)]

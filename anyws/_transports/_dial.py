@@ -10,7 +10,15 @@ import os
 import socket
 from typing import TYPE_CHECKING, TypeAlias
 
-from anyio import Event, create_task_group, getaddrinfo, move_on_after, sleep, wait_writable
+from anyio import (
+    Event,
+    create_task_group,
+    get_cancelled_exc_class,
+    getaddrinfo,
+    move_on_after,
+    sleep,
+    wait_writable,
+)
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -102,9 +110,14 @@ class _Race:
                     self._task_group.start_soon(self._attempt, address, failed)
                     with move_on_after(_ATTEMPT_DELAY):
                         await failed.wait()  # its failure; a success cancels all
-        except BaseException:
+        except BaseException as exc:
             if self._winner is not None:
                 self._winner.close()
+            if isinstance(exc, BaseExceptionGroup):
+                # An attempt fails with an OSError alone: this is a KeyboardInterrupt or its like,
+                # maybe beside a cancellation, and it stays bare.
+                _, interrupts = exc.split(get_cancelled_exc_class())
+                raise (interrupts or exc).exceptions[0] from None
             raise
         return self._winner
 
