@@ -17,7 +17,6 @@ from anyio import (
     TypedAttributeLookupError,
     create_task_group,
     current_time,
-    get_cancelled_exc_class,
     move_on_after,
     sleep,
 )
@@ -27,7 +26,7 @@ from anyio.streams.tls import TLSListener
 
 from . import _transports
 from ._http import Response, text_response
-from ._lifespan import Lifespan
+from ._lifespan import Lifespan, is_cancellation
 from ._opening import ServerOpening, ServerSettings
 from ._options import check_seconds
 from ._stats import Past, ServerStats
@@ -256,9 +255,11 @@ class Server:
                 await self._handle(*opened)
         except Exception:  # one connection's trouble is not that of the others
             self._logger.exception("connection failed")
-        except get_cancelled_exc_class():
+        except BaseException as exc:
             # Whoever cancelled it, the task is over. Let out, a cancellation that is not the
             # server's (asyncio's own, or that of a task it awaited) would end the server.
+            if not is_cancellation(exc):
+                raise
             self._logger.debug("connection cancelled")
         finally:
             if took_place:

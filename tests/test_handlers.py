@@ -148,8 +148,9 @@ async def test_error_beside_the_cancellation_of_a_handler_is_logged(
 
 @pytest.mark.parametrize("anyio_backend", [backend_options("asyncio", virtual=False)])
 @pytest.mark.behaviour(100)
+@pytest.mark.parametrize("message", [b"cancel", b"cancel in a group"])
 async def test_handler_that_is_cancelled_by_asyncio_harms_no_sibling(
-    anyio_backend: tuple[str, dict[str, Any]],
+    anyio_backend: tuple[str, dict[str, Any]], message: bytes
 ) -> None:
     async def handler(ws: anyws.Connection) -> None:
         async for message in ws:
@@ -157,13 +158,15 @@ async def test_handler_that_is_cancelled_by_asyncio_harms_no_sibling(
                 other = asyncio.create_task(asyncio.sleep(1))
                 other.cancel()
                 await other
+            if message == "cancel in a group":
+                raise BaseExceptionGroup("cancelled", [asyncio.CancelledError()])
             await ws.send(message)
 
     async with serving(handler) as server:
         async with raw_client(server.port) as sibling, raw_client(server.port) as peer:
             await open_peer(sibling)
             await open_peer(peer)
-            await peer.send(TEXT, b"cancel")
+            await peer.send(TEXT, message)
             assert (await peer.read_frame()).code == 1001
             with suppress(anyio.BrokenResourceError):  # dropped: the end may be a reset
                 await peer.read_until_eof()
