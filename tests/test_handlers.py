@@ -153,14 +153,14 @@ async def test_handler_that_is_cancelled_by_asyncio_harms_no_sibling(
     anyio_backend: tuple[str, dict[str, Any]], message: bytes
 ) -> None:
     async def handler(ws: anyws.Connection) -> None:
-        async for message in ws:
-            if message == "cancel":
+        async for data in ws:
+            if data == "cancel":
                 other = asyncio.create_task(asyncio.sleep(1))
                 other.cancel()
                 await other
-            if message == "cancel in a group":
+            if data == "cancel in a group":
                 raise BaseExceptionGroup("cancelled", [asyncio.CancelledError()])
-            await ws.send(message)
+            await ws.send(data)
 
     async with serving(handler) as server:
         async with raw_client(server.port) as sibling, raw_client(server.port) as peer:
