@@ -7,18 +7,21 @@ have seen. They run as the script of any literal server, over sockets or in memo
 from __future__ import annotations
 
 import socket
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
 from anyio.streams.tls import TLSStream
 
+import anyws
 from tests.tls import server_context
 from tests.wire import Peer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
+    import pytest
     from anyio.abc import ByteStream
 
     Dial = Callable[[str, int], Awaitable[ByteStream]]
@@ -28,6 +31,13 @@ if TYPE_CHECKING:
 LEFT = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+
+def uninstall_python_socks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have python-socks missing, until the test ends."""
+    monkeypatch.setitem(sys.modules, "python_socks", None)
+    monkeypatch.delitem(sys.modules, "anyws._socks", raising=False)
+    monkeypatch.delattr(anyws, "_socks", raising=False)
 
 
 class LiteralProxy:

@@ -16,6 +16,7 @@ import anyws
 from anyws._proxies import find_proxy, is_exempt
 from anyws.sansio import parse_uri
 from anyws.testing import memory_stream_pair
+from tests.proxying import uninstall_python_socks
 from tests.tls import client_context
 
 # no_proxy.
@@ -302,12 +303,6 @@ async def test_variables_do_not_count_where_no_proxy_leads_to(
         tasks.start_soon(serve)
         async with anyws.connect("ws://server/", stream=near) as ws:
             assert await ws.recv() == "hello"
-
-
-def uninstall_python_socks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "python_socks", None)
-    monkeypatch.delitem(sys.modules, "anyws._socks", raising=False)
-    monkeypatch.delattr(anyws, "_socks", raising=False)
 
 
 def test_missing_python_socks_is_an_error_that_says_what_to_install(

@@ -27,6 +27,7 @@ from anyio import (
 from ..exceptions import ConnectionClosed, InvalidHandshake
 from ._arguments import MAX_SECONDS
 from ._connecting import Interruption, make_connection
+from ._descriptors import Descriptor
 from ._formatting import complain
 from ._statuses import FAILED, OK, SIGNALLED, TIMED_OUT, describe_failure, status_of_failure
 
@@ -150,7 +151,7 @@ class Bench:
                 self._count_ended()
                 # Closing would be measured with the messages of the others.
                 await self._all_ended.wait()
-        except (BenchError, ConnectionClosed, InvalidHandshake, OSError) as exc:
+        except (BenchError, ConnectionClosed, InvalidHandshake, OSError, ImportError) as exc:
             self.error = self.error or exc
             scope.cancel()
 
@@ -212,7 +213,7 @@ async def bench(arguments: BenchArguments) -> int:
     timeout = arguments.timeout or MAX_SECONDS + _MORE_SECONDS
     async with create_task_group() as tasks:
         await tasks.start(interruption.watch)
-        if sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty():
             tasks.start_soon(_show_progress, measurement)
         with move_on_after(timeout) as whole:
             await measurement.run(interruption)
@@ -224,7 +225,23 @@ async def bench(arguments: BenchArguments) -> int:
         return TIMED_OUT
     if measurement.error is not None:
         return _complain_of(measurement.error)
-    print(_build_json(measurement) if arguments.json else _build_text(measurement, arguments))
+    return await _print(
+        _build_json(measurement) if arguments.json else _build_text(measurement, arguments)
+    )
+
+
+async def _print(text: str) -> int:
+    """Write the result to standard output, and give the exit status."""
+    if sys.stdout is None:
+        return OK  # who has closed it wants the status alone
+    # Not by print(): what its buffer keeps would fail once more when the interpreter ends.
+    try:
+        await Descriptor(sys.stdout.fileno()).write(f"{text}\n".encode())
+    except BrokenPipeError:
+        return OK  # `| head -1` has what it wants
+    except OSError as exc:
+        complain(f"cannot write the output: {exc.strerror}")
+        return FAILED
     return OK
 
 

@@ -122,7 +122,7 @@ def make_connection(arguments: ConnectArguments) -> connect:
         return connect(arguments.uri, **connect_arguments(arguments))
     except OSError as exc:
         fail_usage(f"cannot read {arguments.cacert}: {exc.strerror or exc}")
-    except ValueError as exc:  # InvalidURI is one
+    except (ValueError, ImportError) as exc:  # InvalidURI is one; an extra is missing
         fail_usage(escape(str(exc)))
 
 
@@ -188,7 +188,9 @@ async def _run(
                     failed = await talk(ws, interruption)
                 interruption.ends()
                 closed = await _close(ws, interruption)
-    except (InvalidHandshake, OSError) as exc:  # TimeoutError and ssl.SSLError too
+    except (InvalidHandshake, OSError, ImportError) as exc:
+        # TimeoutError and ssl.SSLError are OSErrors; an extra may be missing for the proxy of the
+        # environment.
         complain(describe_failure(exc))
         if arguments.verbose and isinstance(exc, InvalidStatus):
             tell("\n".join(show_response(exc.response)))

@@ -66,6 +66,8 @@ def tell(text: str, colour: str = "yellow") -> None:
         text: one line or several; nothing of the peer's that is not escaped.
         colour: its colour on a terminal.
     """
+    if sys.stderr is None:
+        return  # it was closed before the program began
     # Who has closed stderr wants no notices.
     with contextlib.suppress(OSError, ValueError):
         # In one piece with its line end: what is typed meanwhile is echoed behind it.

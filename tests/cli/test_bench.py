@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +15,8 @@ import pytest
 from anyws._cli import _bench
 from anyws._cli._arguments import BenchArguments, parse_arguments
 from anyws._cli._bench import Bench, Latencies, bench, build_bar
+from tests.cli.pipes import OpenPipe
+from tests.proxying import uninstall_python_socks
 from tests.sockets import serving
 
 if TYPE_CHECKING:
@@ -55,7 +59,7 @@ def test_bar_grows() -> None:
     assert build_bar(1) == f"[{'#' * 30}] 100%"
 
 
-async def test_result_has_rate_and_percentiles(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_result_has_rate_and_percentiles(capfd: pytest.CaptureFixture[str]) -> None:
     received: list[str | bytes] = []
 
     async def echo(ws: anyws.Connection) -> None:
@@ -66,7 +70,7 @@ async def test_result_has_rate_and_percentiles(capsys: pytest.CaptureFixture[str
     async with serving(echo) as server:
         options = ("--connections", "3", "--messages", "50", "--size", "7", "--window", "4")
         assert await bench(bench_arguments(server.port, *options)) == 0
-    told = capsys.readouterr()
+    told = capfd.readouterr()
     lines = told.out.splitlines()
     assert lines[0] == "client and server together:"
     assert lines[1].startswith("3 connections, open after ")
@@ -78,11 +82,11 @@ async def test_result_has_rate_and_percentiles(capsys: pytest.CaptureFixture[str
     assert told.err == ""
 
 
-async def test_result_can_be_json(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_result_can_be_json(capfd: pytest.CaptureFixture[str]) -> None:
     async with serving() as server:
         arguments = bench_arguments(server.port, "--json", "--seconds", "0.05")
         assert await bench(arguments) == 0
-    result = json.loads(capsys.readouterr().out)
+    result = json.loads(capfd.readouterr().out)
     assert result["connections"] == 10
     assert result["messages"] >= 10
     assert result["seconds"] >= 0.05
@@ -164,6 +168,52 @@ async def test_nobody_who_listens_ends_it(capsys: pytest.CaptureFixture[str]) ->
         port = server.port
     assert await bench(bench_arguments(port)) == 4
     assert capsys.readouterr().err.count("\n") == 1
+
+
+async def test_proxy_that_lacks_its_extra_ends_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uninstall_python_socks(monkeypatch)
+    monkeypatch.setenv("all_proxy", "socks5h://proxy")
+    assert await bench(bench_arguments(80)) == 4
+    problem = "proxy socks5h://proxy:1080 needs python-socks: pip install 'anyws[socks]'\n"
+    assert capsys.readouterr().err == f"anyws: {problem}"
+
+
+async def test_result_that_nobody_reads_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with serving() as server:
+        arguments = bench_arguments(server.port, "--messages", "10")
+        with OpenPipe() as pipe:
+            pipe.close_reader()
+            monkeypatch.setattr(sys, "stdout", SimpleNamespace(fileno=lambda: pipe.writer))
+            assert await bench(arguments) == 0
+        monkeypatch.setattr(sys, "stdout", None)
+        assert await bench(arguments) == 0
+    assert capfd.readouterr().err == ""
+
+
+async def test_result_that_cannot_be_written_has_1(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    unwritable = os.open(__file__, os.O_RDONLY)
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(fileno=lambda: unwritable))
+    try:
+        async with serving() as server:
+            assert await bench(bench_arguments(server.port, "--messages", "10")) == 1
+    finally:
+        os.close(unwritable)
+    assert capfd.readouterr().err == "anyws: cannot write the output: Bad file descriptor\n"
+
+
+async def test_closed_stderr_shows_no_progress(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    async with serving() as server:
+        assert await bench(bench_arguments(server.port, "--messages", "10")) == 0
+    assert capfd.readouterr().out.startswith("client and server together:\n")
 
 
 async def never_answer(ws: anyws.Connection) -> None:

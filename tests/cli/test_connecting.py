@@ -12,6 +12,7 @@ import pytest
 from anyws._cli import _connecting, _main
 from anyws._cli._connecting import Interruption, connect_arguments, run_connected
 from tests.cli.pipes import client_arguments
+from tests.proxying import uninstall_python_socks
 from tests.sockets import answering, scripted_server, serving
 from tests.tls import AUTHORITY, server_context
 
@@ -127,6 +128,27 @@ async def test_certificate_is_checked_unless_told(
         assert await run(server.port, "--insecure", scheme="wss") == 0
         assert await run(server.port, "--cacert", str(authority), scheme="WSS") == 0
     assert capsys.readouterr().err == ""
+
+
+async def test_proxy_that_lacks_its_extra_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uninstall_python_socks(monkeypatch)
+    with pytest.raises(SystemExit) as caught:
+        await run(80, "--proxy", "socks5h://alice:secret@proxy")
+    assert caught.value.code == 2
+    problem = "proxy socks5h://proxy:1080 needs python-socks: pip install 'anyws[socks]'\n"
+    assert capsys.readouterr().err == f"usage: see anyws --help\nanyws: error: {problem}"
+    monkeypatch.setenv("all_proxy", "socks5h://alice:secret@proxy")
+    assert await run(80) == 4
+    assert capsys.readouterr().err == f"anyws: {problem}"
+
+
+async def test_closed_stderr_changes_no_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving() as server:
+        port = server.port
+    monkeypatch.setattr(sys, "stderr", None)
+    assert await run(port) == 4
 
 
 @pytest.mark.parametrize(
