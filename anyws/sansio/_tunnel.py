@@ -119,11 +119,13 @@ class TunnelHandshake:
     def _advise(self, response: Response) -> str:
         """Say what to do about a response, if that can be known."""
         # Some proxies answer with the status of a server.
-        if response.status in {401, 407} and self._proxy.user_info is not None:
-            return ": the user or the password in its URL is wrong"
-        if response.status != 407:
+        if response.status not in {401, 407}:
             return ""
         challenges = response.headers.get_all("Proxy-Authenticate")
         if challenges and not any("basic" in challenge.lower() for challenge in challenges):
             return ": it does not take Basic authentication, and anyws knows no other"
+        if self._proxy.user_info is not None:
+            return ": the user or the password in its URL is wrong"
+        if response.status == 401:
+            return ""
         return f": it wants a user and a password, {self._proxy.scheme}://user:password@host:port"

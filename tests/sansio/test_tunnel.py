@@ -139,6 +139,8 @@ WRONG = "the user or the password in its URL is wrong"
         ("https://proxy", 407, "NTLM, basic", WANTS.replace("http:", "https:")),
         ("http://proxy", 407, "Negotiate", "it does not take Basic authentication, and anyws kno"),
         ("http://alice:hidden@proxy", 407, "Basic realm=x", WRONG),
+        ("http://alice:hidden@proxy", 407, "", WRONG),
+        ("http://alice:hidden@proxy", 407, "Negotiate", "it does not take Basic authentication"),
         ("http://alice:hidden@proxy", 401, "", WRONG),
         ("http://proxy", 401, "", "asked for server.example:443"),
     ],
