@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import email.utils
+import inspect
 import logging
 import math
 import random
@@ -151,8 +152,8 @@ class reconnect:  # noqa: N801  # it is used as a function: `async with reconnec
         uri: as for `connect`.
         backoff: how long to wait between attempts. To that the Retry-After of an HTTP 429 or 503
             is added, one day at the most.
-        retry: says whether an error of an attempt is worth another one; if not, it is raised as it
-            is.
+        retry: a plain function; says whether an error of an attempt is worth another one; if not,
+            it is raised as it is.
         max_attempts: after so many failures in a row the last error is raised; None is no limit. A
             connection that the other side ended before `backoff.stable_after` is a failure; one
             that has stayed open for so long ends the row.
@@ -178,6 +179,9 @@ class reconnect:  # noqa: N801  # it is used as a function: `async with reconnec
         if not isinstance(backoff, Backoff):
             raise TypeError(f"backoff must be a Backoff, not {type(backoff).__name__}")
         check_callable("retry", retry)
+        if inspect.iscoroutinefunction(retry):
+            # What it gives would count as True.
+            raise TypeError("retry must be a plain function, not an async one")
         check_max_attempts(max_attempts)
         if "additional_headers" in arguments:
             # They are read for each attempt, and an iterator could be read only once.
@@ -277,10 +281,12 @@ class Session:
             handler: an async function.
 
         Raises:
+            TypeError: the handler cannot be called.
             Exception: what else leaves the handler; and as `async for ws in session`.
 
         Cancellation: the handler is cancelled; leaving the block drops its connection.
         """
+        check_callable("handler", handler)
         while True:
             connection = await anext(self)
             try:

@@ -351,6 +351,15 @@ async def test_run_calls_the_handler_with_each_connection() -> None:
     assert server.codes[2:] == [1000, 1011]
 
 
+async def test_run_refuses_what_cannot_be_called_before_it_connects() -> None:
+    async with memory_network() as network:
+        async with anyws.reconnect("ws://localhost/") as session:
+            with pytest.raises(TypeError, match=r"^handler must be a function, not NoneType$"):
+                await session.run(None)  # type: ignore[arg-type]  # the mistake
+    assert network.dialled == []
+    assert session.attempts == 0
+
+
 async def test_run_raises_the_connectionclosed_of_another_connection() -> None:
     error = anyws.ConnectionClosedError(None, None)
 

@@ -260,11 +260,16 @@ async def test_log_goes_to_the_logger_that_was_given(caplog: pytest.LogCaptureFi
 # Arguments.
 
 
+async def retry_slowly(exc: Exception) -> bool:
+    return True
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
         ({"backoff": 1.0}, "backoff must be a Backoff, not float"),
         ({"retry": True}, "retry must be a function, not bool"),
+        ({"retry": retry_slowly}, "retry must be a plain function, not an async one"),
         ({"max_attempts": 1.0}, "max_attempts must be an int or None, not float"),
         ({"stream": None}, r"reconnect\(\) has no use for the argument 'stream'"),
         ({"colour": "red"}, "colour"),
