@@ -86,10 +86,11 @@ def describe_failure(error: Exception) -> str:
         return describe_end(error)
     text = (isinstance(error, OSError) and error.strerror) or str(error) or repr(error)
     if isinstance(error, ssl.SSLCertVerificationError):
-        text = (
-            f"the certificate of the server is not trusted: {error.verify_message};"
-            " --cacert FILE names who is, --insecure does without"
-        )
+        whose, advice = "server", "--cacert FILE names who is, --insecure does without"
+        # `connect` notes where it was. Neither option is for proxies.
+        if any(note.startswith("at the proxy") for note in getattr(error, "__notes__", ())):
+            whose, advice = "proxy", "SSL_CERT_FILE=FILE in the environment names who is"
+        text = f"the certificate of the {whose} is not trusted: {error.verify_message}; {advice}"
     elif isinstance(error, InvalidStatus) and error.response.body:
         text += f"\n{error.response.body[:_MAX_BODY_SIZE].decode(errors='replace').strip()}"
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))

@@ -57,6 +57,9 @@ REFUSAL = anyws.InvalidStatus(
 )
 CERTIFICATE = ssl.SSLCertVerificationError(1, "bad")
 CERTIFICATE.verify_message = "self-signed certificate"
+PROXY_CERTIFICATE = ssl.SSLCertVerificationError(1, "bad")
+PROXY_CERTIFICATE.verify_message = "self-signed certificate"
+PROXY_CERTIFICATE.add_note("at the proxy https://proxy:443")
 NOTED = ConnectionRefusedError(111, "Connection refused")
 NOTED.add_note("while connecting to nowhere")
 
@@ -75,6 +78,11 @@ NOTED.add_note("while connecting to nowhere")
             CERTIFICATE,
             4,
             "the certificate of the server is not trusted: self-signed certificate; --cacert FILE",
+        ),
+        (
+            PROXY_CERTIFICATE,
+            4,
+            "the certificate of the proxy is not trusted: self-signed certificate; SSL_CERT_FILE=F",
         ),
         (ConnectionClosed(Close(1013), None), 113, "closed: received 1013 (try again later); no"),
     ],
