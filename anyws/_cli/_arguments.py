@@ -74,12 +74,12 @@ class ConnectArguments(argparse.Namespace):
     close_timeout: float
     timeout: float | None
     backend: str
-    verbose: bool
 
 
 class ClientArguments(ConnectArguments):
     """What `anyws URI` is told."""
 
+    verbose: bool
     form: str
     whole: bool
     count: int | None
@@ -209,6 +209,9 @@ def _client_parser() -> _Parser:
         help="do not close at the end of the input: the server does, or --count or --timeout",
     )
     _add_connecting(parser)
+    parser.add_argument(
+        *("-v", "--verbose"), action="store_true", help="show the opening handshake, and the end"
+    )
     return parser
 
 
@@ -333,9 +336,6 @@ def _add_connecting(parser: argparse.ArgumentParser) -> None:
         help="how long the closing handshake may take (default: 10)",
     )
     _add_limits(group)
-    group.add_argument(
-        *("-v", "--verbose"), action="store_true", help="show the opening handshake, and the end"
-    )
 
 
 def _add_limits(group: argparse._ActionsContainer) -> None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskStatus
 
     from .._connection import Connection
-    from ._arguments import ConnectArguments
+    from ._arguments import ClientArguments, ConnectArguments
 
 
 class Interruption:
@@ -135,7 +135,7 @@ def _client_context(arguments: ConnectArguments) -> ssl.SSLContext:
 
 
 async def run_connected(
-    arguments: ConnectArguments,
+    arguments: ClientArguments,
     talk: Callable[[Connection, Interruption], Awaitable[int | None]],
     *,
     tells_end: bool,
@@ -171,7 +171,7 @@ async def run_connected(
 
 async def _run(
     connection: connect,
-    arguments: ConnectArguments,
+    arguments: ClientArguments,
     talk: Callable[[Connection, Interruption], Awaitable[int | None]],
     interruption: Interruption,
     *,

@@ -72,6 +72,7 @@ def test_backend_is_as_anyio_names_it(
         (["ws://localhost/", "--backend", "curio"], "invalid choice: 'curio'"),
         (["bench", "ws://localhost/", "--connections", "1001"], "1001 is not in 1..1000"),
         (["bench", "ws://localhost/", "--seconds", "601"], "601 is not above 0 and at most 600"),
+        (["bench", "ws://localhost/", "-v"], "unrecognized arguments: -v"),
         (["bench", "localhost"], "'localhost' is not a WebSocket URI"),
         (["serve", "--keyfile", "x"], "--keyfile needs --certfile"),
         (["serve", "--certfile", "/nowhere"], "cannot use /nowhere: No such file"),
