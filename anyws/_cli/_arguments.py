@@ -227,7 +227,9 @@ def _serve_parser() -> _Parser:
     parser.add_argument(
         "--broadcast", action="store_true", help="send each message to all, and not only back"
     )
-    parser.add_argument("--path", help="the only path that is served, such as /chat; others: 404")
+    parser.add_argument(
+        "--path", type=_path, help="the only path that is served, such as /chat; others: 404"
+    )
     parser.add_argument(
         "--origin",
         dest="origins",
@@ -373,6 +375,13 @@ def _seconds(high: float = math.inf) -> Callable[[str], float]:
 
     parse.__name__ = "number of seconds"
     return parse
+
+
+def _path(text: str) -> str:
+    # No request would have another one: the server would answer 404 to all.
+    if not text.startswith("/") or not text.isascii() or not text.isprintable() or "?" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no path such as /chat")
+    return text
 
 
 def _header(text: str) -> tuple[str, str]:

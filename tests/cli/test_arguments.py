@@ -77,6 +77,8 @@ def test_backend_is_as_anyio_names_it(
         (["serve", "--keyfile", "x"], "--keyfile needs --certfile"),
         (["serve", "--certfile", "/nowhere"], "cannot use /nowhere: No such file"),
         (["serve", "--origin", "nonsense"], "nonsense"),
+        (["serve", "--path", "chat"], "'chat' is no path such as /chat"),
+        (["serve", "--path", "/chat?x"], "'/chat?x' is no path such as /chat"),
     ],
 )
 def test_wrong_argument_is_told(
