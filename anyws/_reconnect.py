@@ -65,6 +65,10 @@ _MAX_RETRY_AFTER = 86400.0
 # of these. The others are rules and passwords, or protocols that a proxy does not have.
 _PASSING_REPLIES = {1, 3, 4, 5, 6, 91}
 
+# What the other side of TLS says of our certificate, or of its absence, as OpenSSL names it
+# (RFC 8446 section 6.2).
+_CERTIFICATE = re.compile("ALERT_.*CERTIFICATE|ALERT_UNKNOWN_CA")
+
 _DIGITS = re.compile("[0-9]+")
 
 
@@ -119,7 +123,8 @@ def default_retry(exc: Exception) -> bool:
     """Say whether an error may be gone at the next attempt to connect.
 
     Errors of the network, time-outs, and HTTP 429 and 5xx may; other statuses, an answer that is no
-    handshake, and a certificate that is refused may not. The answers of a proxy count likewise.
+    handshake, and a certificate that is refused, theirs or ours, may not. The answers of a proxy
+    count likewise.
 
     Args:
         exc: what entering `connect` raised.
@@ -134,6 +139,8 @@ def default_retry(exc: Exception) -> bool:
         ends = EndOfStream | BrokenResourceError | ClosedResourceError
         return isinstance(exc.__cause__, ends)
     if isinstance(exc, ssl.SSLCertVerificationError):
+        return False
+    if isinstance(exc, ssl.SSLError) and _CERTIFICATE.search(getattr(exc, "reason", None) or ""):
         return False
     return isinstance(exc, OSError | ConnectionClosed)  # a TimeoutError is an OSError
 

@@ -88,6 +88,12 @@ def test_what_is_no_number_is_a_typeerror() -> None:
 # Retry-After.
 
 
+def alert(reason: str) -> ssl.SSLError:
+    error = ssl.SSLError(1, reason)
+    error.reason = reason
+    return error
+
+
 def refusal(status: int, **fields: str) -> InvalidStatus:
     headers = Headers({name.replace("_", "-"): value for name, value in fields.items()})
     return InvalidStatus(Response(status, "", headers))
@@ -177,6 +183,7 @@ def caused(exc: Exception, cause: Exception) -> Exception:
         caused(InvalidMessage("connection closed"), anyio.EndOfStream()),
         caused(InvalidMessage("connection lost"), anyio.BrokenResourceError()),
         caused(InvalidMessage("connection lost"), anyio.ClosedResourceError()),
+        alert("TLSV1_ALERT_INTERNAL_ERROR"),
         ConnectionClosedError(None, None),
         KeepaliveTimeout(None, None),
     ],
@@ -196,6 +203,9 @@ def test_passing_error_is_worth_another_try(exc: Exception) -> None:
         InvalidHandshake("text"),
         NegotiationError("text"),
         ssl.SSLCertVerificationError(),
+        alert("TLSV1_ALERT_UNKNOWN_CA"),
+        alert("TLSV13_ALERT_CERTIFICATE_REQUIRED"),
+        alert("SSLV3_ALERT_CERTIFICATE_EXPIRED"),
         ValueError(),
     ],
     ids=repr,
