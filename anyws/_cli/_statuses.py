@@ -41,6 +41,9 @@ exit status:
   130, 143  ended by Ctrl-C (SIGINT), by SIGTERM
 """
 
+# What OpenSSL makes of an answer in plain text, such as that of an HTTP server.
+_NO_TLS = "WRONG_VERSION_NUMBER"
+
 # A body may be a whole page; what a server says about a refusal stands at its beginning.
 _MAX_BODY_SIZE = 500
 
@@ -91,6 +94,8 @@ def describe_failure(error: Exception) -> str:
         if any(note.startswith("at the proxy") for note in getattr(error, "__notes__", ())):
             whose, advice = "proxy", "SSL_CERT_FILE=FILE in the environment names who is"
         text = f"the certificate of the {whose} is not trusted: {error.verify_message}; {advice}"
+    elif isinstance(error, ssl.SSLError) and getattr(error, "reason", None) == _NO_TLS:
+        text = "no TLS is spoken there; ws:// and, for a proxy, http:// do without"
     elif isinstance(error, InvalidStatus) and error.response.body:
         text += f"\n{error.response.body[:_MAX_BODY_SIZE].decode(errors='replace').strip()}"
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
