@@ -49,6 +49,22 @@ async def test_answer_leaves_before_the_close_when_a_bad_frame_follows_in_the_sa
 
 
 @both_roles
+@pytest.mark.behaviour(51, 59)
+async def test_iteration_meets_a_bad_frame_at_once_behind_the_messages_before_it(
+    pair: Pair,
+) -> None:
+    async with pair() as (ws, peer):
+        await peer.send_bytes(text_and_bad_frame(peer))
+        messages = []
+        with takes(0), pytest.raises(anyws.ConnectionClosedError) as caught:
+            async for message in ws:
+                messages.append(message)  # noqa: PERF401  # what came before the error counts
+        assert messages == ["Hello"]
+        assert isinstance(caught.value.__cause__, anyws.ProtocolError)
+        await peer.finish()
+
+
+@both_roles
 @pytest.mark.behaviour(29, 51)
 async def test_answer_leaves_before_the_close_when_a_bad_frame_comes_meanwhile(pair: Pair) -> None:
     async with pair() as (ws, peer):

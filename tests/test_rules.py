@@ -314,11 +314,14 @@ async def longest_row(call: Callable[[], Coroutine[Any, Any, Any]], count: int) 
 
 
 @both_roles
-async def test_recv_lets_other_tasks_run_though_messages_wait(pair: Pair) -> None:
+@pytest.mark.parametrize("receive", [anyws.Connection.recv, anyws.Connection.__anext__])
+async def test_receiving_lets_other_tasks_run_though_messages_wait(
+    pair: Pair, receive: Callable[[anyws.Connection], Coroutine[Any, Any, Any]]
+) -> None:
     async with pair(max_queue=None) as (ws, peer):
         await peer.send_bytes(frame(TEXT, b"x", mask=mask_of(peer)) * 500)
         await anyio.sleep(1)
-        assert 0 < await longest_row(ws.recv, 500) <= MAX_CALLS
+        assert 0 < await longest_row(lambda: receive(ws), 500) <= MAX_CALLS
         await peer.finish()
 
 
@@ -332,7 +335,7 @@ async def test_sends_let_other_tasks_run_though_there_is_room(pair: Pair) -> Non
 @both_roles
 async def test_echo_lets_other_tasks_run_though_nothing_has_to_wait(pair: Pair) -> None:
     async def echo() -> None:
-        await ws.send(await ws.recv())
+        await ws.send(await anext(ws))
 
     async with pair(max_queue=None) as (ws, peer):
         await peer.send_bytes(frame(TEXT, b"x", mask=mask_of(peer)) * 500)

@@ -178,10 +178,12 @@ class LiteralTalk:
             await self.peer.send_bytes(data[start : start + size])
             await pause(self.choice)
         if self.ending == "eof":
-            with suppress(NotImplementedError):  # TLS has no halves
+            try:
                 await self.peer.stream.send_eof()
-                return
-            await self.peer.finish()
+            except NotImplementedError:
+                # TLS has no halves: what the peer has not read makes a reset of its end.
+                self.ending = "reset"
+                await self.peer.finish()
         elif self.ending == "reset":
             raw = self.peer.stream.extra(SocketAttribute.raw_socket, None)
             if raw is not None:
