@@ -97,16 +97,18 @@ class StrictPeer:
 
     async def open(self) -> None:
         """Run it, in the role that is not that of anyws."""
-        peer = Peer(self.stream, masks=self.masks)
-        if self.masks:
-            request = REQUEST + self._offer + b"\r\n"
-            for piece in (request[:40], request[40:-1], request[-1:]):
-                await peer.send_bytes(piece)
-            head = await peer.read_until(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 101 "), head
-        else:
-            _, accept = await read_request(peer)
-            await peer.send_bytes(GOOD.replace(b"ACCEPT", accept) + self._offer + b"\r\n")
+        # On trio its end may have come at the other end before sending it has returned here.
+        async with self._sending:
+            peer = Peer(self.stream, masks=self.masks)
+            if self.masks:
+                request = REQUEST + self._offer + b"\r\n"
+                for piece in (request[:40], request[40:-1], request[-1:]):
+                    await peer.send_bytes(piece)
+                head = await peer.read_until(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 101 "), head
+            else:
+                _, accept = await read_request(peer)
+                await peer.send_bytes(GOOD.replace(b"ACCEPT", accept) + self._offer + b"\r\n")
         self._buffer = peer.buffer
         self.open_now.set()
 
