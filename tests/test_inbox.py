@@ -193,6 +193,28 @@ class TestWaiting:
         assert answers == [True]
         inbox.check_not_receiving()
 
+    async def test_nothing_is_simply_taken_out_while_somebody_waits(self) -> None:
+        inbox = Inbox((20, 1), (None, None))
+        async with create_task_group() as tasks:
+            tasks.start_soon(inbox.ready)
+            await anyio.sleep(1)
+            inbox.put_all(["a"] * 20, 20)
+            assert len(inbox) <= inbox.floor
+            inbox.hold(streaming=False, paused=True)
+            assert len(inbox) <= inbox.floor
+        inbox.hold(streaming=False, paused=False)
+        assert len(inbox) > inbox.floor
+
+    async def test_nothing_is_simply_taken_out_while_somebody_waits_for_fragments(self) -> None:
+        inbox = unlimited()
+        inbox.hold(streaming=True, paused=False)
+        async with create_task_group() as tasks:
+            tasks.start_soon(inbox.ready)
+            await anyio.sleep(1)
+            inbox.put("a")
+            assert len(inbox) <= inbox.floor
+        assert len(inbox) <= inbox.floor
+
     async def test_a_cancelled_wait_loses_nothing_and_can_be_repeated(self) -> None:
         inbox = unlimited()
         with anyio.move_on_after(1) as scope:

@@ -27,6 +27,7 @@ from anyws._transports import (
     open_unix,
     socket_transport,
 )
+from anyws._transports._socket import SocketTransport
 from tests.blocks import park
 from tests.transports import (
     DATA,
@@ -41,7 +42,7 @@ from tests.transports import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.anyio
@@ -148,6 +149,29 @@ async def test_write_leaves_at_once_when_another_socket_has_read_since_the_last(
         assert sum(raw.sent) == 9
 
 
+async def test_write_leaves_at_once_when_another_socket_has_read_in_the_same_turn() -> None:
+    async with counted() as (transport, raw, _), running(transport):
+        async with counted() as (other, _, far), running(other) as run:
+            assert isinstance(other, SocketTransport)
+            run.on_feed = lambda: transport.write(b"b")
+            transport.write(b"a")
+            far.send(b"ping")
+            other._read()
+            assert raw.sent == [1, 1]
+
+
+@pytest.mark.parametrize("pair", [False, True])
+async def test_write_does_not_overtake_the_latest_though_it_might_leave_at_once(pair: bool) -> None:
+    async with counted() as (transport, _, far), running(transport):
+        transport.write_latest(b"latest")
+        if pair:
+            transport.write_pair(b"he", b"ad")
+        else:
+            transport.write(b"head")
+        await settle()
+        assert receive_all(far) == b"latesthead"
+
+
 async def test_many_bytes_leave_before_the_turn_ends() -> None:
     async with counted() as (transport, raw, _), running(transport):
         transport.write(b"first")
@@ -194,6 +218,38 @@ async def test_rest_of_a_pair_is_kept(taken: int) -> None:
             transport.write(b" and more")
             assert await transport.drain(0)
             assert receive_all(far) == b"headthe body and more"
+
+
+async def test_pair_does_not_overtake_what_the_socket_has_not_taken_yet() -> None:
+    async with counted() as (transport, raw, far), running(transport):
+        await fill(transport)
+        data = b""
+        while not data or len(raw.sent) < 2:
+            data += far.recv(2 * FLOOD)
+            await settle()
+            assert transport.write_buffer_size
+        # There is room again, and the loop has not told yet.
+        data += far.recv(2 * FLOOD)
+        transport.write_pair(b"head", b"body")
+        while len(data) < FLOOD + 8:
+            data += receive_all(far)
+            await settle()  # the test's own time-out ends it
+        assert data == DATA + b"headbody"
+
+
+@pytest.mark.parametrize("end", [SocketTransport.write_eof, SocketTransport.abort])
+async def test_what_comes_behind_the_end_is_dropped_though_others_wait_to_leave_together(
+    end: Callable[[SocketTransport], None],
+) -> None:
+    async with counted() as (transport, raw, far), running(transport):
+        assert isinstance(transport, SocketTransport)
+        transport.write(b"a")
+        transport.write(b"b")
+        end(transport)
+        transport.write(b"c")
+        await settle()
+        assert far.recv(3) in {b"a", b"ab"}
+        assert raw.sent in ([1], [1, 1])
 
 
 async def test_pair_is_dropped_when_the_socket_is_lost() -> None:
