@@ -254,6 +254,21 @@ async def test_records_wait_again_when_reading_is_paused_by_the_first() -> None:
             await run.receive(7)
 
 
+async def test_stream_below_is_not_read_on_when_reading_is_paused_by_what_waited() -> None:
+    async with tls_pair() as (transport, peer, _):
+        for data in (b"Hello", b"again"):  # one chunk of the stream below
+            await peer.send(data)
+        async with running(transport) as run:
+            run.on_feed = transport.pause_reading
+            await run.receive(5)
+            transport.resume_reading()
+            await run.receive(10)
+            with anyio.move_on_after(1) as scope:
+                await peer.send(bytes(2**20))
+            assert scope.cancelled_caught
+            assert transport._incoming.pending == 0
+
+
 async def test_end_of_the_peer_waits_while_reading_is_paused() -> None:
     async with tls_pair() as (transport, _, far), running(transport) as run:
         await settle()  # the stream below is being read
