@@ -46,7 +46,8 @@ on {date}, with anyws {version}, Python {python} on {system}, the codec in {code
 {rows}
 
 A call is cancelled at each place where it yields to the event loop, and at each step of the loop
-while it lasts: from within, from beside, by a scope, by its task. A fault is something that happens
+while it lasts, or with `--points` at so many of them in each way, spread evenly: from within, from
+beside, by a scope, by its task, twice, again and again. A fault is something that happens
 to the stream at one byte of a session, in both directions. A hostile case is a peer that breaks a
 rule, floods or falls silent; its victim runs in a process of its own, whose memory, logs and
 leftovers are looked at. The peers speak literal bytes, parse all that comes strictly, and number
