@@ -52,7 +52,7 @@ def test_cancelling_at_every_point_breaks_nothing(scenario: Scenario, loop: str)
 @pytest.mark.parametrize("loop", [loop for loop in LOOPS if loop != "trio"])
 @pytest.mark.parametrize("scenario", [one for one in ALL if not one.storm], ids=str)
 def test_cancelling_a_task_twice_breaks_nothing(scenario: Scenario, loop: str) -> None:
-    _check(sweep(scenario, loop, ways=TWICE, limit=30))
+    _check(sweep(scenario, loop, ways=TWICE, limit=15))
 
 
 @pytest.mark.slow

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 # Bytes from one fault to the next in the normal suite; each loop begins at another one.
-MEMORY_STEP = 47
-TCP_STEP = 151
+MEMORY_STEP = 97
+TCP_STEP = 307
 FIRST = {"asyncio": 0, "uvloop": 16, "trio": 31}
 
 each_session = pytest.mark.parametrize("session", SESSIONS)
