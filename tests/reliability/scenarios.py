@@ -1,12 +1,17 @@
 """All scenarios of the cancellation sweep, and those of a reduced one.
 
 Owns the choice; run as `python -m tests.reliability.scenarios` it sweeps all and prints a table,
-for the best part of an hour. With a number behind it, so many points of each.
+which takes the best part of an hour of one core. With a number behind it, so many points of each.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
+import multiprocessing
+import os
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING
 
 from tests.reliability import (
@@ -26,7 +31,6 @@ from tests.reliability.sweeping import SweepResult, sweep
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from tests.reliability.sweeping import Scenario
 
 ALL = (
     *receiving.SCENARIOS,
@@ -75,13 +79,19 @@ _REDUCED = {
 REDUCED = tuple(one for one in ALL if one.where in _REDUCED.get(one.subject, ()))
 
 
-def sweep_all(
-    scenarios: Iterable[Scenario] = ALL, limit: int | None = None
-) -> Iterator[SweepResult]:
-    """Sweep scenarios in all ways on all loops, and give each result as it comes."""
-    for scenario in scenarios:
-        for loop in LOOPS:
-            yield sweep(scenario, loop, ways=(*WAYS, *TWICE, *OFTEN), limit=limit)
+def sweep_all(limit: int | None = None) -> Iterator[SweepResult]:
+    """Sweep all scenarios in all ways on all loops, a process for each core; in their order."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), spawn) as pool:
+        yield from pool.map(
+            functools.partial(_sweep_one, limit=limit),
+            *zip(*itertools.product(range(len(ALL)), LOOPS), strict=True),
+        )
+
+
+def _sweep_one(number: int, loop: str, *, limit: int | None) -> SweepResult:
+    """Sweep a scenario on one loop; its number goes from process to process, it cannot itself."""
+    return sweep(ALL[number], loop, ways=(*WAYS, *TWICE, *OFTEN), limit=limit)
 
 
 def by_subject(results: Iterable[SweepResult]) -> list[SweepResult]:
