@@ -6,7 +6,9 @@ closed by nobody else, so that one which it forgets is found.
 
 from __future__ import annotations
 
+import itertools
 import socket
+import sys
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -76,9 +78,16 @@ PLAIN = MEMORY + TCP
 ALL = PLAIN + TLS + MEMORY_TLS + FOREIGN
 
 
+# A connection that has ended keeps its port for a minute, and a sweep makes more of them than one
+# address has ports. Elsewhere than on Linux there may be one address alone.
+_ADDRESSES = itertools.cycle(
+    [f"127.0.0.{number}" for number in range(1, 255)] if sys.platform == "linux" else ["127.0.0.1"]
+)
+
+
 def tcp_sockets() -> tuple[socket.socket, socket.socket]:
     """Connect two sockets on the loopback interface, which needs no waiting."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.create_server((next(_ADDRESSES), 0)) as server:
         far = socket.create_connection(server.getsockname())
         near, _ = server.accept()
     for one in (near, far):
