@@ -15,7 +15,7 @@ from ._lifespan import raise_bare
 from ._options import check_seconds
 from ._types import OPEN, Close, CloseCode
 from .exceptions import ConnectionClosed
-from .sansio._protocol import SharedMessage
+from .sansio._messages import SharedMessage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

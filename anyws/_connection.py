@@ -40,7 +40,8 @@ from ._types import (
     State,
 )
 from .exceptions import ConnectionClosedOK
-from .sansio._protocol import check_close, wrong_type
+from .sansio._closing import check_close
+from .sansio._messages import wrong_type
 
 if TYPE_CHECKING:
     import logging

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Self
 from anyio import Event
 
 from ._types import OPEN, CloseCode, Data, DataLike, Fragment
-from .sansio._protocol import wrong_type
+from .sansio._messages import wrong_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,7 +10,7 @@ import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .sansio._protocol import parse_max_size, parse_pair
+from .sansio._limits import parse_max_size, parse_pair
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

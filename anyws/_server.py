@@ -32,7 +32,7 @@ from ._options import check_seconds
 from ._stats import Past, ServerStats
 from ._tasks import without_cancellation
 from ._types import OPEN, Close, CloseCode
-from .sansio._protocol import check_close
+from .sansio._closing import check_close
 
 if TYPE_CHECKING:
     import ssl as ssl_module

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from .._types import (
     MAX_CONTROL_SIZE,
-    MAX_REASON_SIZE,
     OK_CLOSE_CODES,
     OPEN,
     BytesLike,
@@ -32,7 +31,6 @@ from .._types import (
     Pong,
     Role,
     State,
-    is_valid_close_code,
 )
 from ..exceptions import (
     ConnectionClosed,
@@ -41,12 +39,16 @@ from ..exceptions import (
     PayloadTooBig,
     ProtocolError,
 )
+from ._closing import check_close, cut_reason
 from ._codec import Decoder, encode_frame
+from ._limits import parse_max_size
+from ._messages import encode_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
     from ._extensions import Extension
+    from ._messages import SharedMessage
 
 __all__ = ["Protocol"]
 
@@ -525,25 +527,6 @@ class Protocol:
         self.close_sent = close
 
 
-class SharedMessage:
-    """A message for many connections, and its frames by what the connections have agreed on.
-
-    Args:
-        message: str for Text, a bytes-like object for Binary.
-        text: as in `Protocol.send_message`.
-
-    Raises:
-        TypeError: it is neither.
-        ValueError: a str has a lone surrogate, and so no UTF-8.
-    """
-
-    def __init__(self, message: DataLike, text: bool | None) -> None:
-        self.payload: BytesLike
-        is_text, self.payload = encode_data(message, text)
-        self.opcode: Opcode = Opcode.TEXT if is_text else Opcode.BINARY
-        self.frames: dict[Hashable, bytes] = {}
-
-
 def _masking_keys() -> Iterator[bytes]:
     """Give a new key for each frame, from a strong source of entropy (RFC 6455 section 10.3)."""
     # A call of the system costs more than all the rest of a small frame.
@@ -551,95 +534,3 @@ def _masking_keys() -> Iterator[bytes]:
         pool = os.urandom(_POOL_SIZE)
         for start in range(0, _POOL_SIZE, 4):
             yield pool[start : start + 4]
-
-
-def parse_max_size(
-    max_size: int | tuple[int | None, int | None] | None,
-) -> tuple[int | None, int | None]:
-    """Give the limits of a message and of a fragment.
-
-    Raises:
-        ValueError: one is negative.
-        TypeError: one is no integer.
-    """
-    message, fragment = parse_pair("max_size", max_size)
-    for limit in (message, fragment):
-        if limit is not None and limit < 0:
-            raise ValueError(f"max_size of {limit} bytes is negative")
-    return message, fragment
-
-
-def parse_pair(
-    name: str, limits: int | tuple[int | None, int | None] | None
-) -> tuple[int | None, int | None]:
-    """Give two limits, or the one that there is and None.
-
-    Raises:
-        TypeError: they are no integers, for which the codec has no use.
-    """
-    pair = limits if isinstance(limits, tuple) and len(limits) == 2 else (limits, None)
-    for limit in pair:
-        if limit is not None and not isinstance(limit, int):
-            kind = type(limit).__name__
-            raise TypeError(f"{name} must be an int, a pair of ints, or None, not {kind}")
-    return pair
-
-
-def encode_data(data: DataLike, text: bool | None) -> tuple[bool, BytesLike]:
-    """Give whether `data` is Text, and its bytes.
-
-    Raises:
-        TypeError: it is neither str nor bytes-like.
-        ValueError: it is a str with lone surrogates, which has no UTF-8.
-    """
-    if isinstance(data, str):
-        return text is None or text, data.encode()
-    if isinstance(data, (bytes, bytearray)):
-        return bool(text), data
-    if isinstance(data, memoryview):
-        return bool(text), data.tobytes()
-    raise TypeError(wrong_type(data))
-
-
-def wrong_type(data: object, *, or_iterable: bool = False) -> str:
-    """Say that `data` is nothing that can be sent.
-
-    Args:
-        data: what was to be.
-        or_iterable: whether the fragments of a message would have been taken too.
-    """
-    wanted = "bytearray, memoryview, or an iterable of them"
-    if not or_iterable:
-        wanted = "bytearray or memoryview"
-    return f"message of type {type(data).__name__}, expected str, bytes, {wanted}"
-
-
-def cut_reason(reason: str) -> str:
-    """Cut a close reason to what a Close frame can carry."""
-    return reason.encode()[:MAX_REASON_SIZE].decode(errors="ignore")
-
-
-def check_close(code: int, reason: str) -> Close:
-    """Make a Close of what a user gave.
-
-    Raises:
-        ValueError: the code or the reason is none that may be sent.
-        TypeError: the code is no int, or the reason no str.
-    """
-    if not isinstance(code, int):
-        raise TypeError(f"close code must be an int, not {type(code).__name__}")
-    if not isinstance(reason, str):
-        raise TypeError(f"close reason must be a str, not {type(reason).__name__}")
-    if code != CloseCode.NO_STATUS_RCVD and not is_valid_close_code(code):
-        raise ValueError(
-            f"close code {code} may not be sent,"
-            " expected 1000 to 1003, 1007 to 1014 or 3000 to 4999"
-        )
-    size = len(reason.encode())
-    if size > MAX_REASON_SIZE:
-        raise ValueError(
-            f"close reason of {size} bytes exceeds the limit of {MAX_REASON_SIZE} bytes"
-        )
-    if reason and code == CloseCode.NO_STATUS_RCVD:
-        raise ValueError(f"close reason {reason!r} without a close code")
-    return Close(int(code), reason)

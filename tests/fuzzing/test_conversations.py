@@ -22,7 +22,8 @@ from hypothesis.stateful import (
 from anyws._types import Close, Failure, Ping, Pong, Role, State
 from anyws.exceptions import ConnectionClosed
 from anyws.sansio._deflate import PerMessageDeflate
-from anyws.sansio._protocol import Protocol, SharedMessage
+from anyws.sansio._messages import SharedMessage
+from anyws.sansio._protocol import Protocol
 from tests.fuzzing.decoding import CODECS, check_budgets
 from tests.fuzzing.model import Gone, Side, data_opcode
 from tests.wire import BINARY, CLOSE, PING, PONG, TEXT, frame

@@ -12,8 +12,11 @@ import pytest
 
 from anyws._types import Close, Fragment, Ping, Pong, Role, State
 from anyws.exceptions import ConnectionClosedError, ConnectionClosedOK
+from anyws.sansio._closing import cut_reason
 from anyws.sansio._deflate import Deflate
-from anyws.sansio._protocol import Protocol, SharedMessage, cut_reason, parse_max_size
+from anyws.sansio._limits import parse_max_size
+from anyws.sansio._messages import SharedMessage
+from anyws.sansio._protocol import Protocol
 from tests.wire import BINARY, CONT, MASK, PING, PONG, TEXT, Frame, frame, parse_frames
 
 if TYPE_CHECKING:
