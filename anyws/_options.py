@@ -5,15 +5,18 @@ Owns the values that `connect` and `serve` have in common, and their checks; doe
 
 from __future__ import annotations
 
+import inspect
 import logging
 import ssl
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from .sansio._limits import parse_max_size, parse_pair
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Awaitable, Collection, Iterable
+
+_T = TypeVar("_T")
 
 Limits = int | tuple[int | None, int | None] | None
 """A high-water mark, or (high, low); None is no limit."""
@@ -67,14 +70,44 @@ def check_seconds(name: str, seconds: float | None) -> None:
         raise ValueError(f"{name} of {seconds} seconds is not above 0")
 
 
-def check_ssl(context: ssl.SSLContext | None, name: str = "ssl") -> None:
-    """See that it is a context for TLS, or None.
+def check_ssl(
+    context: ssl.SSLContext | None, name: str = "ssl", *, server_side: bool = False
+) -> None:
+    """See that it is a context for TLS, of our side, or None.
 
     Raises:
-        TypeError: it is not.
+        ValueError: it is one for the other side, with which no connection would ever open.
+        TypeError: it is none.
     """
     if context is not None and not isinstance(context, ssl.SSLContext):
         raise TypeError(f"{name} must be a ssl.SSLContext or None, not {type(context).__name__}")
+    if context is None:
+        return
+    if server_side and context.protocol is ssl.PROTOCOL_TLS_CLIENT:
+        raise ValueError(
+            f"{name} is a context for clients, expected one for servers, such as"
+            " ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)"
+        )
+    if not server_side and context.protocol is ssl.PROTOCOL_TLS_SERVER:
+        raise ValueError(
+            f"{name} is a context for servers, expected one for clients, such as"
+            " ssl.create_default_context()"
+        )
+
+
+def check_place(host: str | None, port: int) -> None:
+    """See that a server can listen there, as far as that is known without asking for it.
+
+    Raises:
+        ValueError: the port is out of its range.
+        TypeError: one of the two has the wrong type.
+    """
+    if host is not None and not isinstance(host, str):
+        raise TypeError(f"host must be a str or None, not {type(host).__name__}")
+    if not isinstance(port, int):
+        raise TypeError(f"port must be an int, not {type(port).__name__}")
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port {port} is not in 0..65535")
 
 
 def check_logger(logger: object) -> None:
@@ -96,6 +129,21 @@ def check_callable(name: str, value: object) -> None:
     """
     if not callable(value):
         raise TypeError(f"{name} must be a function, not {type(value).__name__}")
+
+
+def check_awaitable(name: str, value: Awaitable[_T]) -> Awaitable[_T]:
+    """See that what a function returned can be awaited, and give it.
+
+    Raises:
+        TypeError: it cannot: the function is no async one, or a generator.
+    """
+    if not inspect.isawaitable(value):
+        kind = type(value).__name__
+        raise TypeError(
+            f"{name} returned {kind}, expected a coroutine: it must be an async function, without"
+            " yield"
+        )
+    return value
 
 
 def check_arguments(function: str, arguments: Iterable[str], others: Collection[str]) -> None:

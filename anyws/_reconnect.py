@@ -36,7 +36,7 @@ from anyio import (
 from ._client import connect
 from ._http import Headers
 from ._lifespan import end_connection, leave_task_group
-from ._options import check_arguments, check_callable
+from ._options import check_arguments, check_awaitable, check_callable
 from .exceptions import (
     ConnectionClosed,
     ConnectionClosedOK,
@@ -288,7 +288,7 @@ class Session:
             handler: an async function.
 
         Raises:
-            TypeError: the handler cannot be called.
+            TypeError: the handler cannot be called, or is no async function.
             Exception: what else leaves the handler; and as `async for ws in session`.
 
         Cancellation: the handler is cancelled; leaving the block drops its connection.
@@ -297,7 +297,7 @@ class Session:
         while True:
             connection = await anext(self)
             try:
-                await handler(connection)
+                await check_awaitable("handler", handler(connection))
             except Exception as exc:
                 if not connection._link.is_end(exc):
                     raise

@@ -28,7 +28,7 @@ from . import _transports
 from ._http import Response, text_response
 from ._lifespan import Lifespan, is_cancellation
 from ._opening import ServerOpening, ServerSettings
-from ._options import check_seconds
+from ._options import check_awaitable, check_seconds
 from ._stats import Past, ServerStats
 from ._tasks import without_cancellation
 from ._types import OPEN, Close, CloseCode
@@ -333,7 +333,7 @@ class Server:
 
     async def _call_handler(self, connection: Connection) -> None:
         try:
-            await self._handler(connection)
+            await check_awaitable("handler", self._handler(connection))
         except BaseException as exc:
             # A cancellation beside an error, which trio gives in one group, will be met again.
             error = without_cancellation(exc)

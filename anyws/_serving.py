@@ -26,6 +26,7 @@ from ._options import (
     check_arguments,
     check_callable,
     check_logger,
+    check_place,
     check_seconds,
     check_ssl,
 )
@@ -146,7 +147,8 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
         ):
             if hook is not None:
                 check_callable(name, hook)
-        check_ssl(ssl)
+        check_place(host, port)
+        check_ssl(ssl, server_side=True)
         check_logger(logger)
         check_hooks(hooks)
         if handler_errors not in {"log", "raise"}:

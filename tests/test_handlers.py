@@ -107,6 +107,26 @@ async def test_error_of_a_handler_is_logged_once_closes_with_1011_and_harms_no_s
 
 
 @pytest.mark.virtual_time
+@pytest.mark.parametrize(("made", "kind"), [(None, "NoneType"), ((m for m in ""), "generator")])
+async def test_handler_that_is_no_async_function_is_told_so(
+    caplog: pytest.LogCaptureFixture, made: Any, kind: str
+) -> None:
+    def handler(ws: anyws.Connection) -> Any:
+        return made
+
+    async with serving_memory(handler) as (_, connect):
+        peer = await connect()
+        await open_peer(peer)
+        assert (await peer.read_frame()).code == 1011
+    (record,) = [one for one in caplog.records if one.name == "anyws.server" and one.exc_info]
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == (
+        f"handler returned {kind}, expected a coroutine: it must be an async function, without"
+        " yield"
+    )
+
+
+@pytest.mark.virtual_time
 @pytest.mark.behaviour(100)
 async def test_error_of_a_handler_is_logged_before_the_peer_answers_our_close(
     caplog: pytest.LogCaptureFixture,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from decimal import Decimal
 from typing import Any
 
@@ -103,6 +104,35 @@ def test_logger_that_cannot_log_is_a_type_error_of_the_call(logger: Any) -> None
 
 async def handler(ws: anyws.Connection) -> None:
     """Never runs."""
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "error", "text"),
+    [
+        (8765, 8765, TypeError, "host must be a str or None, not int"),
+        ("localhost", "8765", TypeError, "port must be an int, not str"),
+        ("localhost", None, TypeError, "port must be an int, not NoneType"),
+        ("localhost", -1, ValueError, r"port -1 is not in 0\.\.65535"),
+        ("localhost", 65536, ValueError, r"port 65536 is not in 0\.\.65535"),
+    ],
+)
+def test_place_where_nothing_can_listen_is_an_error_of_the_call(
+    host: Any, port: Any, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=f"^{text}$"):
+        anyws.serve(handler, host, port)
+
+
+def test_context_for_the_other_side_of_tls_is_a_value_error_of_the_call() -> None:
+    for_clients = ssl.create_default_context()
+    for_servers = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    with pytest.raises(ValueError, match=r"^ssl is a context for clients, expected"):
+        anyws.serve(handler, ssl=for_clients)
+    text = "is a context for servers, expected one for clients"
+    with pytest.raises(ValueError, match=f"^ssl {text}"):
+        anyws.connect("wss://localhost/", ssl=for_servers)
+    with pytest.raises(ValueError, match=f"^proxy_ssl {text}"):
+        anyws.connect("ws://localhost/", proxy="https://proxy", proxy_ssl=for_servers)
 
 
 def test_handler_that_cannot_be_called_is_a_type_error_of_the_call() -> None:

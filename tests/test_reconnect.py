@@ -360,6 +360,14 @@ async def test_run_refuses_what_cannot_be_called_before_it_connects() -> None:
     assert session.attempts == 0
 
 
+async def test_run_tells_that_the_handler_is_no_async_function() -> None:
+    async with memory_network() as network:
+        network.script(stays)
+        async with anyws.reconnect("ws://localhost/") as session:
+            with pytest.raises(TypeError, match=r"^handler returned int, expected a"):
+                await session.run(id)  # type: ignore[arg-type]  # the mistake
+
+
 async def test_run_raises_the_connectionclosed_of_another_connection() -> None:
     error = anyws.ConnectionClosedError(None, None)
 

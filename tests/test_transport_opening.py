@@ -50,6 +50,15 @@ async def test_error_says_where_to_when_tcp_is_refused(free_port: int) -> None:
     assert info.value.__notes__ == [f"while connecting to 127.0.0.1 port {free_port}"]
 
 
+async def test_error_says_where_when_nothing_can_be_listened_for() -> None:
+    (listener,) = await listen_tcp("127.0.0.1", 0, backlog=None, reuse_port=False)
+    async with listener:
+        port = listener.extra(SocketAttribute.local_port)
+        with pytest.raises(OSError, match="in use") as info:
+            await listen_tcp("127.0.0.1", port, backlog=None, reuse_port=False)
+    assert info.value.__notes__ == [f"while listening on 127.0.0.1 port {port}"]
+
+
 async def test_error_says_where_to_when_there_is_no_unix_socket(folder: Path) -> None:
     path = folder / "socket"
     for argument in (path, str(path)):

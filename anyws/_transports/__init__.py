@@ -175,14 +175,17 @@ async def listen_tcp(
         OSError: it failed.
     """
     # 65536 is cut by the system to what it allows, as anyio does by default.
-    return _split(
-        await anyio.create_tcp_listener(
+    try:
+        listener = await anyio.create_tcp_listener(
             local_host=host,
             local_port=port,
             backlog=65536 if backlog is None else backlog,
             reuse_port=reuse_port,
         )
-    )
+    except OSError as exc:
+        exc.add_note(f"while listening on {host or 'all interfaces'} port {port}")
+        raise
+    return _split(listener)
 
 
 async def listen_unix(path: str | PathLike[str], *, backlog: int | None) -> list[Listener[Any]]:
