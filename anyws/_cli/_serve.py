@@ -40,7 +40,10 @@ async def serve(arguments: ServeArguments) -> int:
     try:
         block = _make_block(arguments)
     except OSError as exc:  # ssl.SSLError too
-        fail_usage(f"cannot use {arguments.certfile}: {exc.strerror or exc}")
+        advice = ""
+        if isinstance(exc, ssl.SSLError) and arguments.keyfile is None:
+            advice = "; --keyfile names its key, if that is in another file"
+        fail_usage(f"cannot use {arguments.certfile}: {exc.strerror or exc}{advice}")
     except ValueError as exc:
         fail_usage(str(exc))
     interruption = Interruption()
@@ -53,7 +56,8 @@ async def serve(arguments: ServeArguments) -> int:
                     async with block as server:
                         await _serve_until_interrupted(server, arguments, interruption, everything)
             except OSError as exc:
-                complain(f"cannot listen: {exc.strerror or exc}")
+                where = f"{arguments.host} port {arguments.port}"
+                complain(f"cannot listen on {where}: {exc.strerror or exc}")
                 status = UNREACHABLE
             tasks.cancel_scope.cancel()
     return status

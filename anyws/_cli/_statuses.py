@@ -44,6 +44,10 @@ exit status:
 # What OpenSSL makes of an answer in plain text, such as that of an HTTP server.
 _NO_TLS = "WRONG_VERSION_NUMBER"
 
+# OpenSSL's numbers of errors that no authority mends: a certificate that is not valid yet or any
+# more, or that is for another host or address.
+_NOT_FOR_THIS = {9, 10, 62, 64}
+
 # A body may be a whole page; what a server says about a refusal stands at its beginning.
 _MAX_BODY_SIZE = 500
 
@@ -93,7 +97,10 @@ def describe_failure(error: Exception) -> str:
         # `connect` notes where it was. Neither option is for proxies.
         if any(note.startswith("at the proxy") for note in getattr(error, "__notes__", ())):
             whose, advice = "proxy", "SSL_CERT_FILE=FILE in the environment names who is"
-        text = f"the certificate of the {whose} is not trusted: {error.verify_message}; {advice}"
+        if error.verify_code in _NOT_FOR_THIS and whose == "server":
+            advice = "--insecure does without"
+        reason = error.verify_message.rstrip(".")
+        text = f"the certificate of the {whose} is not trusted: {reason}; {advice}"
     elif isinstance(error, ssl.SSLError) and getattr(error, "reason", None) == _NO_TLS:
         text = "no TLS is spoken there; ws:// and, for a proxy, http:// do without"
     elif isinstance(error, InvalidStatus) and error.response.body:

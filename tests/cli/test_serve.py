@@ -188,10 +188,23 @@ async def test_limits_are_those_of_the_options() -> None:
                 await ws.recv()
 
 
+async def test_certificate_without_its_key_is_told_with_the_option_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "authority.pem"
+    AUTHORITY.cert_pem.write_to_path(path)
+    with pytest.raises(SystemExit):
+        await serve(serve_arguments("--certfile", str(path)))
+    told = capsys.readouterr().err
+    assert f"cannot use {path}: " in told
+    assert told.endswith("; --keyfile names its key, if that is in another file\n")
+
+
 async def test_address_in_use_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     async with serving_echo() as server:
         assert await serve(serve_arguments("--port", str(server.port))) == 4
-    assert capsys.readouterr().err.endswith("anyws: cannot listen: Address already in use\n")
+    line = f"anyws: cannot listen on 127.0.0.1 port {server.port}: Address already in use\n"
+    assert capsys.readouterr().err.endswith(line)
 
 
 def test_ipv6_address_is_in_brackets_in_the_uri() -> None:

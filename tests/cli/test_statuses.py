@@ -56,8 +56,13 @@ REFUSAL = anyws.InvalidStatus(
     anyws.Response(403, "Forbidden", anyws.Headers(), b"no\x1b \xff" + b"x" * 1000)
 )
 CERTIFICATE = ssl.SSLCertVerificationError(1, "bad")
+CERTIFICATE.verify_code = 18
 CERTIFICATE.verify_message = "self-signed certificate"
+OTHER_HOST = ssl.SSLCertVerificationError(1, "bad")
+OTHER_HOST.verify_code = 62
+OTHER_HOST.verify_message = "Hostname mismatch, certificate is not valid for 'localhost'."
 PROXY_CERTIFICATE = ssl.SSLCertVerificationError(1, "bad")
+PROXY_CERTIFICATE.verify_code = 18
 PROXY_CERTIFICATE.verify_message = "self-signed certificate"
 PROXY_CERTIFICATE.add_note("at the proxy https://proxy:443")
 NO_TLS = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)")
@@ -81,6 +86,14 @@ NOTED.add_note("while connecting to nowhere")
             CERTIFICATE,
             4,
             "the certificate of the server is not trusted: self-signed certificate; --cacert FILE",
+        ),
+        (
+            OTHER_HOST,
+            4,
+            (
+                "the certificate of the server is not trusted: Hostname mismatch, certificate is not"
+                " valid for 'localhost'; --insecure"
+            ),
         ),
         (
             PROXY_CERTIFICATE,
