@@ -91,8 +91,8 @@ NOTED.add_note("while connecting to nowhere")
             OTHER_HOST,
             4,
             (
-                "the certificate of the server is not trusted: Hostname mismatch, certificate is not"
-                " valid for 'localhost'; --insecure"
+                "the certificate of the server is not trusted: Hostname mismatch, certificate"
+                " is not valid for 'localhost'; --insecure"
             ),
         ),
         (
