@@ -20,6 +20,8 @@ async def main(uri: str, messages: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit((__doc__ or "").splitlines()[2])
     uri, *messages = sys.argv[1:]
     try:
         anyio.run(main, uri, messages)

@@ -1,4 +1,4 @@
-"""A server in an asyncio program: SIGTERM ends it in good order.
+"""A server in an asyncio program: SIGTERM and Ctrl+C end it in good order.
 
 Usage: python examples/graceful_asyncio.py [PORT]
 
@@ -23,7 +23,8 @@ async def echo(ws: anyws.Connection) -> None:
 async def main(port: int) -> None:
     stop = asyncio.Event()
     # Windows has no signals for event loops: there, end the program in another way.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     async with anyws.serve(echo, "localhost", port) as server:
         print(f"listening on port {server.port}", flush=True)
         await stop.wait()

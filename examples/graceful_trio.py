@@ -1,4 +1,4 @@
-"""A server in a trio program: SIGTERM ends it in good order.
+"""A server in a trio program: SIGTERM and Ctrl+C end it in good order.
 
 Usage: python examples/graceful_trio.py [PORT]
 
@@ -23,7 +23,7 @@ async def echo(ws: anyws.Connection) -> None:
 
 
 async def main(port: int) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             server: anyws.Server = await nursery.start(anyws.serve_forever, echo, "localhost", port)
             print(f"listening on port {server.port}", flush=True)

@@ -30,6 +30,8 @@ async def main(uri: str, attempts: int) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit((__doc__ or "").splitlines()[2])
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
     try:
         anyio.run(main, sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 10)

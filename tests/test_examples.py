@@ -145,6 +145,21 @@ def test_echo_client_tells_the_error_in_one_line_when_nobody_listens() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", ["echo_client.py", "reconnecting_client.py"])
+def test_client_tells_its_usage_when_it_has_no_uri(name: str) -> None:
+    done = subprocess.run(
+        command(name),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Usage: python examples/{name} ws://localhost:8765/")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_chat_server_tells_all_members() -> None:
     with serving("chat_server.py") as server:
         with server.connect() as alice:
@@ -174,12 +189,15 @@ def test_routed_server_finds_the_room_and_asks_for_the_password_of_one_route() -
         assert server.stop(signal.SIGINT) == "stopped\n"
 
 
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("name", ["graceful_asyncio.py", "graceful_trio.py"])
-def test_graceful_server_closes_its_connections_on_sigterm(name: str) -> None:
+def test_graceful_server_closes_its_connections_on_a_signal(
+    name: str, signum: signal.Signals
+) -> None:
     with serving(name) as server, server.connect() as ws:
         ws.send("hello")
         assert ws.recv(DEADLINE) == "hello"
-        assert server.stop(signal.SIGTERM) == "closing 1 connections\nstopped\n"
+        assert server.stop(signum) == "closing 1 connections\nstopped\n"
         ws.close()
         assert (ws.close_code, ws.close_reason) == (1001, "restarting")
 

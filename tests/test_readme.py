@@ -24,7 +24,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
 
-SERVER, CLIENT, RECONNECTING, STOPPING, ROUTES, HOOKS = blocks("python")
+SERVER, CLIENT, RECONNECTING, STOPPING, ROUTES, HOOKS, TESTING = blocks("python")
 
 
 def start(program: str) -> subprocess.Popen[str]:
@@ -124,11 +124,30 @@ def test_hooks_program_tells_what_happens() -> None:
     assert lines[1] == "closed with 1000 after 1 echoes\n"
 
 
-def test_stopping_program_ends_in_good_order_on_sigterm() -> None:
+def test_tests_of_a_handler_pass(tmp_path: Path) -> None:
+    path = tmp_path / "test_handler.py"
+    path.write_text(TESTING, encoding="utf-8")
+    # The fixtures come from an entry point where anyws is installed, and here by their module.
+    options = ["-p", "anyws._pytest_plugin", "-p", "no:anyws", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", *options, str(path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "4 passed" in done.stdout
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_stopping_program_ends_in_good_order_on_a_signal(signum: signal.Signals) -> None:
     with start(STOPPING.replace("8765", "0")) as server:
         try:
             read_port(server)
-            server.send_signal(signal.SIGTERM)
+            server.send_signal(signum)
             out, err = server.communicate(timeout=DEADLINE)
         finally:
             server.kill()
