@@ -642,7 +642,10 @@ class Link:
                 self._end()
 
     def _end(self) -> None:
-        """Take that all is over and the transport closed."""
+        """Take that all is over and the transport closed; later calls do nothing."""
+        if self.closed.is_set():
+            # drop() had to close a transport that took its time, and _finish() was at it too.
+            return
         self._watchdog.end()
         self.protocol.receive_eof()
         self.closed.set()

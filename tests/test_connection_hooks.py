@@ -16,7 +16,13 @@ from anyio.lowlevel import checkpoint
 import anyws
 from anyws._connection import Connection
 from anyws._inbox import Inbox
-from anyws.testing import MemoryListener, connection_pair, memory_server, memory_stream_pair
+from anyws.testing import (
+    FaultyStream,
+    MemoryListener,
+    connection_pair,
+    memory_server,
+    memory_stream_pair,
+)
 from tests.blocks import BodyError, echo
 from tests.endings import both_roles, closes_well
 from tests.receiving import STREAM_SIZE
@@ -378,6 +384,29 @@ async def test_closed_is_called_once_whatever_ends_the_connection(
     reason = "enough" if code == 3000 else ""
     assert hooks.calls == [("opened",), ("closed", code, reason)]
     assert hooks.connections[0].closed
+
+
+class SlowStream(FaultyStream):
+    """A stream whose aclose() takes its time, also when it is cancelled."""
+
+    async def aclose(self) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(1)
+        await super().aclose()
+
+
+@virtual
+async def test_closed_is_called_once_when_the_stream_of_a_dropped_connection_closes_slowly() -> (
+    None
+):
+    hooks = Recorder()
+    near, far = memory_stream_pair()
+    await far.send(REQUEST + b"\r\n")
+    with anyio.move_on_after(3):
+        async with anyws.wrap_server(SlowStream(near), hooks=hooks):
+            await anyio.sleep_forever()
+    assert hooks.calls == [("opened",), ("closed", 1006, "")]
+    await far.aclose()
 
 
 @virtual
