@@ -196,9 +196,18 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
 
     def __await__(self) -> Generator[None, None, NoReturn]:
         raise TypeError(
-            "connect() cannot be awaited, because a connection owns tasks and they need a block"
-            " that ends: use `async with connect(...) as ws`, or contextlib.AsyncExitStack"
+            f"{type(self).__name__}() cannot be awaited, because a connection owns tasks and they"
+            f" need a block that ends: use `async with {type(self).__name__}(...) as ws`, or"
+            " contextlib.AsyncExitStack"
         )
+
+    if not TYPE_CHECKING:  # type checkers find the mistake by the lack of it
+
+        def __aiter__(self) -> NoReturn:
+            raise TypeError(
+                f"{type(self).__name__}() cannot be iterated over: use `async with reconnect(...)"
+                " as session`, and `async for ws in session` in it"
+            )
 
     async def __aenter__(self) -> Connection:
         if self._entered:

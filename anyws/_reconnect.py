@@ -47,7 +47,7 @@ from .exceptions import (
 from .sansio._uri import parse_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Generator, Iterator
     from types import TracebackType
 
     from ._connection import Connection
@@ -70,6 +70,8 @@ _PASSING_REPLIES = {1, 3, 4, 5, 6, 91}
 _CERTIFICATE = re.compile("ALERT_.*CERTIFICATE|ALERT_UNKNOWN_CA")
 
 _DIGITS = re.compile("[0-9]+")
+
+_USAGE = "use `async with reconnect(...) as session`, and `async for ws in session` in it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,14 @@ class reconnect:  # noqa: N801  # it is used as a function: `async with reconnec
         connect(uri, **arguments)  # what is wrong with them is told now
         self._entered = False
         self._session = Session(uri, arguments, backoff, retry, max_attempts)
+
+    def __await__(self) -> Generator[None, None, NoReturn]:
+        raise TypeError(f"reconnect() cannot be awaited: {_USAGE}")
+
+    if not TYPE_CHECKING:  # type checkers find the mistake by the lack of it
+
+        def __aiter__(self) -> NoReturn:
+            raise TypeError(f"reconnect() cannot be iterated over: {_USAGE}")
 
     async def __aenter__(self) -> Session:
         if self._entered:

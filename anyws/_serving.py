@@ -350,6 +350,12 @@ class wrap_server:  # noqa: N801  # it is used as a function: `async with wrap_s
         self._entered = False
         self._lifespan: Lifespan | None = None
 
+    def __await__(self) -> Generator[None, None, NoReturn]:
+        raise TypeError(
+            "wrap_server() cannot be awaited, because a connection owns tasks and they need a block"
+            " that ends: use `async with wrap_server(...) as ws`"
+        )
+
     async def __aenter__(self) -> Connection:
         if self._entered:
             raise RuntimeError("wrap_server() can be entered only once: call it again")

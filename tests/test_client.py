@@ -167,6 +167,12 @@ async def test_connect_cannot_be_awaited() -> None:
         await anyws.connect("ws://localhost/")
 
 
+async def test_connect_cannot_be_iterated_over() -> None:
+    with pytest.raises(TypeError, match=r"async with reconnect\(.*async for ws in session"):
+        async for _ in anyws.connect("ws://localhost/"):  # type: ignore[attr-defined]  # so
+            pass
+
+
 async def test_connect_can_be_entered_only_once() -> None:
     connecting = anyws.connect("ws://127.0.0.1:1/")
     with pytest.raises(OSError, match="refused"):

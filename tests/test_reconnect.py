@@ -315,6 +315,17 @@ async def test_session_gives_nothing_after_its_block() -> None:
         await anext(session)
 
 
+async def test_reconnect_cannot_be_awaited() -> None:
+    with pytest.raises(TypeError, match=r"reconnect\(\) cannot be awaited: use `async with"):
+        await anyws.reconnect("ws://localhost/")
+
+
+async def test_reconnect_cannot_be_iterated_over() -> None:
+    with pytest.raises(TypeError, match=r"reconnect\(\) cannot be iterated over: use `async with"):
+        async for _ in anyws.reconnect("ws://localhost/"):  # type: ignore[attr-defined]  # so
+            pass
+
+
 async def test_reconnect_can_be_entered_only_once() -> None:
     again = anyws.reconnect("ws://localhost/")
     async with again:

@@ -120,3 +120,11 @@ async def test_wrap_server_and_wrap_client_understand_each_other() -> None:
         async with anyws.wrap_client(near) as ws:
             await ws.send("hello")
             assert await ws.recv() == "hello"
+
+
+async def test_wrap_server_cannot_be_awaited() -> None:
+    near, far = memory_stream_pair()
+    with pytest.raises(TypeError, match=r"use `async with wrap_server"):
+        await anyws.wrap_server(near)
+    await near.aclose()
+    await far.aclose()
