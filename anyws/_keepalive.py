@@ -258,6 +258,9 @@ class Keepalive:
         self._arm()
 
     def _arm(self) -> None:
+        if self._stopped:
+            # The Ping could not be written, and that is the end: the timer is the watchdog's now.
+            return
         self._set_timer(min(self._next_ping_at, self._deadline()), self._tick)
 
     async def _expire_unless_alive(self) -> None:

@@ -924,6 +924,26 @@ async def test_keepalive_sends_nothing_when_it_is_stopped_as_reading_goes_on() -
     assert station.expired == 0
 
 
+async def test_keepalive_leaves_the_timer_alone_when_its_ping_is_the_end() -> None:
+    calls: list[float] = []
+
+    class Ending(Station):
+        def send_ping(self) -> PongWaiter:
+            waiter = super().send_ping()
+            keepalive.stop()
+            timer.set(current_time() + 7, lambda: calls.append(current_time()))
+            return waiter
+
+    station = Ending()
+    async with create_task_group() as tasks:
+        timer = TaskTimer(tasks)
+        keepalive = Keepalive(5, 3, station.send_ping, station.expire, timer.set, lambda: (0, 0))
+        start = current_time()
+        keepalive.start(tasks)
+    assert calls == [pytest.approx(start + 5 + 7)]
+    assert len(station.sent) == 1
+
+
 async def test_keepalive_runs_on_when_the_scope_around_it_is_cancelled() -> None:
     station = Station()
     async with keeping_alive(station, 5, None) as (_, tasks):
