@@ -6,6 +6,7 @@ stream and no clock. RFC 6455 sections 5.2 to 5.6 and 8.1.
 
 from __future__ import annotations
 
+import sys
 from codecs import utf_8_decode
 from functools import cache
 from typing import TYPE_CHECKING
@@ -38,8 +39,13 @@ _TRANSLATE_SIZE = 512
 # 131072 of them, which made objects of 27 MiB, their answers included.
 _MAX_CONTROL_FRAMES = 1024
 
+# As plain int: an attribute of an enumeration and a comparison with it take several times as long.
+_CONT = int(Opcode.CONT)
 _TEXT = int(Opcode.TEXT)
 _BINARY = int(Opcode.BINARY)
+_CLOSE = int(Opcode.CLOSE)
+_PING = int(Opcode.PING)
+_PONG = int(Opcode.PONG)
 
 
 @cache
@@ -154,6 +160,7 @@ class Decoder:
         "_in_frame",
         "_inflate",
         "_key",
+        "_largest_short",
         "_masked",
         "_max_fragment_size",
         "_max_size",
@@ -184,6 +191,10 @@ class Decoder:
         self._max_size = max_size
         self._max_fragment_size = max_fragment_size
         self._inflate = inflate
+        # The most bytes that a message in one frame without an extended length may have.
+        self._largest_short = min(
+            size for size in (125, max_size, max_fragment_size) if size is not None
+        )
         self.fragments: bool = fragments
         self.pending: bool = False
         """Whether the last feed() stopped at its budget, with bytes left to decode."""
@@ -233,12 +244,12 @@ class Decoder:
         self.plain_size = 0
         if self._finished:
             return events
-        if not isinstance(data, bytes):
-            data = bytes(memoryview(data))
-        if self._position < len(self._data):
-            data = self._data[self._position :] + data
-        self._data = data
-        self._position = 0
+        if data:
+            if self._position < len(self._data):
+                self._data = b"".join((self._data[self._position :], data))
+            else:
+                self._data = data if type(data) is bytes else bytes(data)
+            self._position = 0
         self.pending = False
         try:
             self._decode(events, max_bytes, max_messages)
@@ -249,97 +260,115 @@ class Decoder:
         if self._position == len(self._data):
             self._data = b""
             self._position = 0
+        elif not self.pending:
+            # Part of a header or of a control frame, to be kept without the chunk that had it.
+            self._data = self._data[self._position :]
+            self._position = 0
         return events
 
     def _decode(self, events: list[Event], max_bytes: int | None, max_messages: int | None) -> None:
-        data = self._data
-        end = len(data)
+        end = len(self._data)
         has_budget = max_bytes is not None or max_messages is not None
-        total = messages = 0
-        message: str | bytes | Fragment | None
+        room = sys.maxsize if max_bytes is None else max_bytes
+        places = sys.maxsize if max_messages is None else max_messages
+        messages = 0
         if self.fragments and not self._in_frame and len(self._message) > len(self._utf8_tail):
             events.append(self._fragment(fin=False))
             self.plain_size = -1
         while True:
+            given = len(events)
             if self._in_frame:
-                message = self._decode_payload()
+                size = self._decode_payload(events)
                 if self._in_frame:
                     return
+            elif end - self._position < 2:
+                return
             else:
-                position = self._position
-                if end - position < 2:
-                    return
-                first = data[position]
-                second = data[position + 1]
-                # 0x81 and 0x82: a Text or Binary message in one frame; mostly of up to 125 bytes.
-                if (first == 0x81 or first == 0x82) and not self._opcode and not self.fragments:
-                    message = self._decode_short(first, second)
-                else:
-                    message = None
-                if message is None:
-                    if not self._decode_header(first, second, events) or self._finished:
+                size = 0
+                if not self._opcode and not self.fragments:
+                    size = self._decode_short(events, room, places)
+                if len(events) == given:
+                    if not self._decode_header(events):
                         return
                     if has_budget and len(events) - messages >= _MAX_CONTROL_FRAMES:
                         self.pending = self._position < end
                         return
                     continue
-            if message is not None:
-                events.append(message)
-                messages += 1
-                if isinstance(message, Fragment):
-                    total += len(message.data)
-                    self.plain_size = -1
-                else:
-                    total += len(message)
-                    if self.plain_size >= 0:
-                        self.plain_size = total
-                if (max_messages is not None and messages >= max_messages) or (
-                    max_bytes is not None and total >= max_bytes
-                ):
-                    self.pending = self._position < end
-                    return
+            given = len(events) - given
+            messages += given
+            places -= given
+            room -= size
+            if self.plain_size >= 0:
+                self.plain_size += size
+            if given and (places <= 0 or room <= 0):
+                self.pending = self._position < end
+                return
 
-    def _decode_short(self, first: int, second: int) -> str | bytes | None:
-        """Decode a whole message of up to 125 bytes, or leave it to the general way."""
-        size = second & 0x7F
-        start = self._position + 2
-        if self._masked:
-            start += 4
-        stop = start + size
-        if (
-            size > 125
-            or stop > len(self._data)
-            or (second > 0x7F) is not self._masked
-            or (self._max_size is not None and size > self._max_size)
-            or (self._max_fragment_size is not None and size > self._max_fragment_size)
-        ):
-            return None
+    def _decode_short(self, events: list[Event], room: int, places: int) -> int:
+        """Decode the messages of up to 125 bytes in one frame that come next, within a budget.
+
+        All else is left to the general way, errors too. In one loop, because each call that a
+        message costs counts here.
+
+        Returns:
+            The bytes of what it gave (a str counts a character as a byte).
+        """
         data = self._data
-        if self._masked:
-            payload = bytes(_mask_slice(data, start, stop, data[start - 4 : start]))
-        else:
+        end = len(data) - 1
+        masked = self._masked
+        largest = self._largest_short
+        position = self._position
+        count = total = payload_size = 0
+        while position < end:
+            # 0x81 and 0x82: Text and Binary.
+            first = data[position]
+            size = data[position + 1]
+            start = position + 2
+            if masked:
+                size -= 128
+                start += 4
+            stop = start + size
+            if not 0 <= size <= largest or stop > end + 1 or (first != 0x81 and first != 0x82):
+                break
             payload = data[start:stop]
-        self._position = stop
-        if first == 0x82:
+            if masked:
+                keys = (data[start - 4 : start] * ((size + 3) >> 2))[:size]
+                payload = (
+                    int.from_bytes(payload, "little") ^ int.from_bytes(keys, "little")
+                ).to_bytes(size, "little")
             message: str | bytes = payload
-        else:
-            try:
-                message = payload.decode()
-            except UnicodeDecodeError:
-                raise _invalid_text() from None
-        self.message_count += 1
-        self.payload_size += size
-        return message
+            if first == 0x81:
+                try:
+                    message = payload.decode()
+                except UnicodeDecodeError:
+                    raise _invalid_text() from None
+            events.append(message)
+            position = stop
+            count += 1
+            payload_size += size
+            total += len(message)
+            if count >= places or total >= room:
+                break
+        self._position = position
+        self.message_count += count
+        self.payload_size += payload_size
+        return total
 
-    def _decode_header(self, first: int, second: int, events: list[Event]) -> bool:
-        """Decode a header, and the whole frame if it is a control frame; say if it was there."""
-        opcode = first & 0x0F
-        size = second & 0x7F
-        self._check_start(first, opcode, second > 0x7F)
+    def _decode_header(self, events: list[Event]) -> bool:
+        """Decode a header, and the whole frame if it is a control frame.
+
+        Returns:
+            Whether it was there, and more may come.
+        """
         data = self._data
         position = self._position + 2
         available = len(data) - position
-        if opcode >= Opcode.CLOSE:
+        first = data[position - 2]
+        second = data[position - 1]
+        opcode = first & 0x0F
+        size = second & 0x7F
+        self._check_start(first, opcode, second > 0x7F)
+        if opcode >= _CLOSE:
             if not first & 0x80:
                 raise _Failed("fragmented control frame")
             if size > MAX_CONTROL_SIZE:
@@ -360,7 +389,7 @@ class Decoder:
                 raise _Failed(f"length {size} has its highest bit set")
             if size < 0x10000:
                 raise _Failed(f"length {size} is not encoded in the fewest bytes")
-        if opcode < Opcode.CLOSE:
+        if opcode < _CLOSE:
             self._check_size(size, opcode, compressed=bool(first & 0x40))
         key = b""
         if self._masked:
@@ -368,7 +397,7 @@ class Decoder:
             if len(key) < 4:
                 return False
             position += 4
-        if opcode >= Opcode.CLOSE:
+        if opcode >= _CLOSE:
             return self._decode_control(opcode, position, size, key, events)
         if opcode:
             self._opcode = opcode
@@ -389,16 +418,16 @@ class Decoder:
                 raise _Failed("reserved bit RSV1 is set, and no extension uses it")
             if opcode != _TEXT and opcode != _BINARY:
                 raise _Failed("reserved bit RSV1 is set on a frame that does not begin a message")
-        if opcode > Opcode.PONG or _BINARY < opcode < Opcode.CLOSE:
+        if opcode > _PONG or _BINARY < opcode < _CLOSE:
             raise _Failed(f"unknown opcode {opcode}")
         if masked is not self._masked:
             raise _Failed(
                 "frame of a client is not masked" if self._masked else "frame of a server is masked"
             )
-        if opcode == Opcode.CONT:
+        if opcode == _CONT:
             if not self._opcode:
                 raise _Failed("continuation without a message to continue")
-        elif opcode < Opcode.CLOSE and self._opcode:
+        elif opcode < _CLOSE and self._opcode:
             raise _Failed("new message before the end of the last")
 
     def _check_size(self, size: int, opcode: int, *, compressed: bool) -> None:
@@ -428,13 +457,14 @@ class Decoder:
             payload = bytes(_mask_slice(payload, 0, size, key))
         self._position = stop
         self.plain_size = -1
-        if opcode == Opcode.PING:
+        if opcode == _PING:
             events.append(Ping(payload))
-        elif opcode == Opcode.PONG:
+        elif opcode == _PONG:
             events.append(Pong(payload))
         else:
             events.append(self._decode_close(payload))
             self._finish()
+            return False
         return True
 
     def _decode_close(self, payload: bytes) -> Close:
@@ -450,8 +480,12 @@ class Decoder:
         except UnicodeDecodeError:
             raise _invalid_text("close reason") from None
 
-    def _decode_payload(self) -> str | bytes | Fragment | None:
-        """Take what has come of the data frame; give a message or fragment at its end."""
+    def _decode_payload(self, events: list[Event]) -> int:
+        """Take what has come of the data frame; give a message or fragment at its end.
+
+        Returns:
+            The bytes of what it gave, as `_decode_short` counts them.
+        """
         data = self._data
         start = self._position
         stop = min(start + self._remaining, len(data))
@@ -459,11 +493,14 @@ class Decoder:
         self._position = stop
         self._remaining -= size
         frame_ends = not self._remaining
-        piece: bytes | bytearray
+        piece: bytes | bytearray | memoryview
         if self._key and size:
             piece = _mask_slice(data, start, stop, self._key)
             turn = size & 3
-            self._key = self._key[turn:] + self._key[:turn]
+            if turn and not frame_ends:
+                self._key = self._key[turn:] + self._key[:turn]
+        elif self._message or not frame_ends:
+            piece = memoryview(data)[start:stop]  # it is copied behind what has come before
         else:
             piece = data[start:stop]
         fin = self._frame_fin and frame_ends
@@ -473,14 +510,22 @@ class Decoder:
         self._message_size += len(piece)
         if not frame_ends:
             self._append(piece)
-            return None
+            return 0
         self._in_frame = False
-        if not fin:
+        if fin:
+            message = self._end_message(piece)
+        else:
             self._append(piece)
-            return self._fragment(fin=False) if self.fragments else None
-        return self._end_message(piece)
+            if not self.fragments:
+                return 0
+            message = self._fragment(fin=False)
+        events.append(message)
+        if isinstance(message, Fragment):
+            self.plain_size = -1
+            return len(message.data)
+        return len(message)
 
-    def _inflate_piece(self, piece: bytes | bytearray, fin: bool) -> bytes:
+    def _inflate_piece(self, piece: BytesLike, fin: bool) -> bytes:
         assert self._inflate is not None
         what, limit, room = "message", self._max_size, None
         if limit is not None:
@@ -497,12 +542,12 @@ class Decoder:
                 CloseCode.MESSAGE_TOO_BIG,
             ) from None
 
-    def _append(self, piece: bytes | bytearray) -> None:
+    def _append(self, piece: BytesLike) -> None:
         if self._opcode == _TEXT:
             self._check_text(piece)
         self._message += piece
 
-    def _check_text(self, piece: bytes | bytearray) -> None:
+    def _check_text(self, piece: BytesLike) -> None:
         # RFC 6455 section 8.1: invalid UTF-8 fails the connection; we do it at the first wrong
         # byte.
         unchecked = self._utf8_tail + piece
@@ -515,7 +560,7 @@ class Decoder:
         if len(tail) > 1 and tail[0] == 0xED and tail[1] > 0x9F:
             raise _invalid_text()
 
-    def _end_message(self, piece: bytes | bytearray) -> str | bytes | Fragment:
+    def _end_message(self, piece: BytesLike) -> str | bytes | Fragment:
         message: str | bytes | Fragment
         if self.fragments or self._message:
             self._append(piece)
@@ -528,7 +573,7 @@ class Decoder:
                 message = self._message.decode() if self._opcode == _TEXT else bytes(self._message)
         elif self._opcode == _TEXT:
             try:
-                message = piece.decode()
+                message = str(piece, "utf-8")
             except UnicodeDecodeError:
                 raise _invalid_text() from None
         else:

@@ -1049,13 +1049,16 @@ keep_rest(Decoder *self)
     Py_ssize_t rest = self->size - self->position;
     if (rest == 0) {
         forget_chunk(self);
-    } else if (self->data == NULL) {
-        self->data = PyBytes_FromStringAndSize((const char *)self->bytes + self->position, rest);
-        if (self->data == NULL) {
+    } else if (self->data == NULL || (!self->pending && self->position)) {
+        /* The chunk was lent; or it would stay for part of a header or of a control frame. */
+        PyObject *data =
+            PyBytes_FromStringAndSize((const char *)self->bytes + self->position, rest);
+        if (data == NULL) {
             forget_chunk(self);
             return -1;
         }
-        self->bytes = (unsigned char *)PyBytes_AS_STRING(self->data);
+        Py_XSETREF(self->data, data);
+        self->bytes = (unsigned char *)PyBytes_AS_STRING(data);
         self->size = rest;
         self->position = 0;
     }

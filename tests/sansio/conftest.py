@@ -28,16 +28,16 @@ NAMES = ("Decoder", "apply_mask", "encode_frame")
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run the tests of the specification once for each codec."""
     if "test_pycodec" in metafunc.module.__name__:
-        metafunc.fixturenames.append("codec")
         ids = [module.__name__.rpartition("_")[2] for module in CODECS]
         metafunc.parametrize("codec", CODECS, ids=ids, indirect=True)
 
 
-@pytest.fixture
-def codec(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Put another codec into the module of the test."""
-    module: ModuleType = request.param
-    for name in NAMES:
-        if hasattr(request.module, name):
-            monkeypatch.setattr(request.module, name, getattr(module, name))
+@pytest.fixture(autouse=True)  # a name added to metafunc.fixturenames would be dropped again
+def codec(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType | None:
+    """Put another codec into the module of the test; None leaves it as it is."""
+    module: ModuleType | None = getattr(request, "param", None)
+    if module is not None:
+        for name in NAMES:
+            if hasattr(request.module, name):
+                monkeypatch.setattr(request.module, name, getattr(module, name))
     return module

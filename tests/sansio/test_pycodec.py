@@ -27,6 +27,14 @@ def decode(*chunks: bytes, masked: bool = False, fragments: bool = False) -> lis
     return [event for chunk in chunks for event in decoder.feed(chunk)]
 
 
+def test_codec_is_the_one_that_the_test_is_named_after(request: pytest.FixtureRequest) -> None:
+    # Not by its fixture: a test that asks for that gets it in any case.
+    codec = request.node.callspec.params["codec"]
+    assert Decoder is codec.Decoder
+    assert encode_frame is codec.encode_frame
+    assert apply_mask is codec.apply_mask
+
+
 # Masking.
 
 

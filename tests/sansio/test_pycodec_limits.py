@@ -228,3 +228,33 @@ def test_fragments_are_kept_in_one_buffer_when_there_are_very_many(payload: byte
         tracemalloc.stop()
     assert peak < 300_000
     assert decoder.feed(frame(CONT, b"")) == [payload * 12_000]
+
+
+@pytest.mark.behaviour(45)
+@pytest.mark.parametrize("start", ["82", "82 7e 01", "89 02 61"])
+def test_chunk_is_not_kept_when_it_ends_within_a_header_or_a_control_frame(start: str) -> None:
+    decoder = Decoder(masked=False, max_size=MIB)
+    one = frame(BINARY, bytes(60_000))
+    tracemalloc.start()
+    try:
+        assert len(decoder.feed(one * 4 + bytes.fromhex(start))) == 4
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size < 5000
+    assert not decoder.pending
+
+
+@pytest.mark.behaviour(45)
+def test_rest_of_a_chunk_is_not_copied_for_each_message_of_it() -> None:
+    decoder = Decoder(masked=False, max_size=MIB)
+    chunk = frame(BINARY, bytes(1000)) * 250
+    assert len(decoder.feed(chunk, None, 1)) == 1
+    tracemalloc.start()
+    try:
+        while decoder.pending:
+            assert decoder.feed(b"", None, 1) == [bytes(1000)]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000
