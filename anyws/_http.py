@@ -159,7 +159,10 @@ class Headers(MutableMapping[str, str]):
         if not isinstance(name, str):
             return False
         wanted = name.lower()
-        return any(key == wanted for key, _, _ in self._fields)
+        for key, _, _ in self._fields:  # noqa: SIM110  # any() takes twice as long
+            if key == wanted:
+                return True
+        return False
 
     def __eq__(self, other: object) -> bool:
         """Compare names without regard to case and order, the values of one name with regard."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import h11
 
-from .._http import Headers, Request, Response, text_response
+from .._http import Headers, Request, Response, describe_flaw, text_response
 from ..exceptions import (
     InvalidHandshake,
     InvalidHeader,
@@ -214,9 +214,10 @@ class ServerHandshake:
         for name in ("Content-Length", "Transfer-Encoding"):
             if name in headers:
                 del headers[name]
-        added = Headers({} if date is None else {"Date": date})
-        if self._server_header is not None:
-            added.add("Server", self._server_header)
+        flaw = None if date is None else describe_flaw(date)
+        if flaw is not None:
+            raise ValueError(f"value of header 'Date' {flaw}")
+        added = (("Date", date), ("Server", self._server_header))
         body = b""
         if response.status != 101:
             _close(headers)
@@ -227,7 +228,9 @@ class ServerHandshake:
                 if request is None or request.method != "HEAD":
                     body = response.body
         lines = [f"HTTP/1.1 {response.status} {response.reason}"]
-        lines.extend([f"{name}: {value}" for name, value in added.items() if name not in headers])
+        for name, value in added:
+            if value is not None and name not in headers:
+                lines.append(f"{name}: {value}")
         lines.extend([f"{name}: {value}" for name, value in headers.items()])
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
