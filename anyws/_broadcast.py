@@ -64,9 +64,9 @@ def broadcast(
         transport = link.transport
         if protocol.state is not OPEN:
             continue
-        if link.fragmenting is not None:
+        if link.outbox.fragmenting is not None:
             link.logger.warning("message left out: a fragmented message is being sent")
-        elif transport.write_buffer_size <= link.write_high:
+        elif transport.write_buffer_size <= link.outbox.high:
             transport.write(protocol.send_shared(shared))
             if link.watcher is not None:
                 link.watcher.message_sent(message)
@@ -109,10 +109,10 @@ async def broadcast_wait(
         link = connection._link
         if link.protocol.state is not OPEN:
             continue
-        sent = not link.must_wait
+        sent = not link.outbox.must_wait
         if sent:
             _send(link, shared, message)
-        if link.must_wait:
+        if link.outbox.must_wait:
             late.append((link, sent))
     if not late:
         await checkpoint()
@@ -137,9 +137,9 @@ async def _send_late(
     # What ends the connection ends the wait: nothing more can be sent.
     with move_on_after(timeout) as scope, link.closing_scopes.new(), suppress(ConnectionClosed):
         if not sent:
-            await link.ready_to_send()
+            await link.outbox.ready()
             _send(link, shared, message)
-        await link.drain()
+        await link.outbox.drain()
     if scope.cancelled_caught:
         _close_slow(link)
 

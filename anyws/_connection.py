@@ -91,6 +91,7 @@ class Connection(ObjectStream[Data]):
         self._transport = transport
         self._protocol = protocol
         self._inbox = self._link.inbox
+        self._outbox = self._link.outbox
         self._request = request
         self._response = response
         self._subprotocol = subprotocol
@@ -315,17 +316,17 @@ class Connection(ObjectStream[Data]):
         iterable is sent, the message cannot be completed: the connection is closed with 1011.
         """
         if isinstance(message, _DATA_TYPES):
-            link = self._link
             inbox = self._inbox
+            outbox = self._outbox
             protocol = self._protocol
             transport = self._transport
             if (
                 not inbox.calls_left
                 or protocol.state is not OPEN
-                or link.fragmenting is not None
-                or transport.write_buffer_size > link.write_high
+                or outbox.fragmenting is not None
+                or transport.write_buffer_size > outbox.high
             ):
-                await link.ready_to_send()
+                await outbox.ready()
             if (
                 type(message) is bytes
                 and len(message) >= _LARGE_SIZE
@@ -335,12 +336,12 @@ class Connection(ObjectStream[Data]):
                 transport.write_pair(protocol.send_header(len(message)), message)
             else:
                 transport.write(protocol.send_message(message, text, compress))
-            if transport.write_buffer_size > link.write_high:
-                await link.drain()
+            if transport.write_buffer_size > outbox.high:
+                await outbox.drain()
             elif inbox.calls_left:
                 inbox.calls_left -= 1
             else:
-                await link.yield_behind()
+                await outbox.yield_behind()
         elif isinstance(message, Mapping):
             raise TypeError(wrong_type(message, or_iterable=True))
         elif isinstance(message, Iterable) or isinstance(message, AsyncIterable):  # noqa: SIM101  # narrows
@@ -365,7 +366,7 @@ class Connection(ObjectStream[Data]):
         """
         if self._protocol.state is not OPEN:
             raise self._link.closed_error()
-        if self._link.must_wait:
+        if self._outbox.must_wait:
             raise anyio.WouldBlock
         self._transport.write(self._protocol.send_message(message, text=text, compress=compress))
 
@@ -394,7 +395,7 @@ class Connection(ObjectStream[Data]):
         self._transport.write(self._protocol.send_ping(payload))
         waiter = pings.add(payload)
         self._transport.attend()
-        await self._link.drain()
+        await self._outbox.drain()
         return waiter
 
     async def pong(self, data: str | BytesLike = b"") -> None:
@@ -412,11 +413,11 @@ class Connection(ObjectStream[Data]):
         payload = _control_payload(data)
         await self._ready_to_control()
         self._transport.write(self._protocol.send_pong(payload))
-        await self._link.drain()
+        await self._outbox.drain()
 
     async def _ready_to_control(self) -> None:
         """Be fair to other tasks; control frames may go between the fragments of a message."""
-        await self._link.yield_if_due()
+        await self._outbox.yield_if_due()
         await self._link.check_open()
 
     # Closing.

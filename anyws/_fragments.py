@@ -103,8 +103,9 @@ class OutgoingMessage:
             fails.
         """
         link = self._link
-        await link.ready_to_send()
-        turn = link.fragmenting = Event()
+        outbox = link.outbox
+        await outbox.ready()
+        turn = outbox.fragmenting = Event()
         try:
             if isinstance(items, AsyncIterable):
                 await self._send_async(items)
@@ -115,7 +116,7 @@ class OutgoingMessage:
                 link.fail(CloseCode.INTERNAL_ERROR, "fragmented message is not complete")
             raise
         finally:
-            link.fragmenting = None
+            outbox.fragmenting = None
             turn.set()
             if isinstance(items, AsyncGenerator):
                 # One that is left in the midst would wait for the garbage collector, which trio
@@ -156,8 +157,8 @@ class OutgoingMessage:
         self._complete = fin
         if link.watcher is not None:
             link.watcher.fragment_sent(data, fin=fin)
-        await link.drain()
-        await link.yield_if_due()
+        await link.outbox.drain()
+        await link.outbox.yield_if_due()
 
 
 def _check_type(item: object) -> DataLike:

@@ -153,12 +153,12 @@ class WatchedConnection(Connection):
             await super().send(message, text=text, compress=compress)  # it tells the fragments
             return
         link = self._link
-        await link.ready_to_send()
+        await link.outbox.ready()
         self._transport.write(self._protocol.send_message(message, text, compress))
         # Behind it: what the hook may send must not overtake it.
         self._watcher.message_sent(message)
-        await link.drain()
-        await link.yield_if_due()
+        await link.outbox.drain()
+        await link.outbox.yield_if_due()
 
     def send_nowait(
         self, message: DataLike, *, text: bool | None = None, compress: bool | None = None

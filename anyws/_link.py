@@ -1,8 +1,9 @@
 """A transport and a protocol joined: chunks to messages, replies to writes, and the end of both.
 
 Owns the synchronous path from a chunk to the inbox, the waiters and the replies, the state of the
-end, and what the connection's own tasks do. What a user calls stands in `_connection`; who runs the
-tasks, in `_lifespan`. Knows no frame and no socket. RFC 6455 sections 5 to 7.
+end, and what the connection's own tasks do. What a user calls stands in `_connection`; who may
+send, in `_outbox`; who runs the tasks, in `_lifespan`. Knows no frame and no socket. RFC 6455
+sections 5 to 7.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from typing import Protocol as Interface
 
 from anyio import CancelScope, move_on_after
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint
 
-from ._inbox import MAX_CALLS_WITHOUT_YIELD, Inbox
+from ._inbox import Inbox
 from ._keepalive import Keepalive, Pings, PongWaiter, Stalls, Watchdog
+from ._outbox import Outbox
 from ._parking import Latch
 from ._tasks import ClosingScopes, UserTasks
 from ._types import OPEN, BytesLike, Close, CloseCode, Data, DataLike, Event, Fragment, Pong
@@ -24,7 +26,6 @@ from .exceptions import ConcurrencyError, ConnectionClosed, KeepaliveTimeout
 if TYPE_CHECKING:
     import logging
 
-    import anyio
     from anyio.abc import TaskGroup
 
     from ._options import ConnectionOptions
@@ -92,13 +93,12 @@ class Link:
         "_skipped",
         "_skipping",
         "_watchdog",
-        "_write_low",
         "closed",
         "closing_scopes",
-        "fragmenting",
         "inbox",
         "latency",
         "logger",
+        "outbox",
         "pings",
         "protocol",
         "read_stalls",
@@ -108,8 +108,6 @@ class Link:
         "transport",
         "user_tasks",
         "watcher",
-        "write_high",
-        "write_stalls",
     )
 
     def __init__(
@@ -131,14 +129,12 @@ class Link:
         self.watcher: Watcher | None = None
         self.closed: Latch = Latch()
         """Set when the connection is over and its transport closed."""
-        self.fragmenting: anyio.Event | None = None
-        """Set while a fragmented message is being sent; its set() lets the next sender go."""
-        write_high, write_low = options.write_marks
-        self.write_high: float = math.inf if write_high is None else write_high
-        """Unsent bytes above which a message has to wait."""
-        self._write_low = write_low or 0
+        self.outbox: Outbox = Outbox(
+            transport, protocol, self.inbox, options.write_marks, self._raise_closed
+        )
         # What the application lifts for itself it does not lift for its peers.
-        self._pong_limit = _PONG_LIMIT if write_high is None else write_high
+        limited = self.outbox.high < math.inf
+        self._pong_limit = self.outbox.high if limited else _PONG_LIMIT
         self._keepalive = Keepalive(
             options.ping_interval,
             options.ping_timeout,
@@ -148,8 +144,6 @@ class Link:
             lambda: (transport.sent_size, transport.write_buffer_size),
         )
         self._keepalive_expired = False
-        self.write_stalls: Stalls = Stalls()
-        """When a sender waits for room."""
         # Receiving.
         self.received_size: int = 0
         """Bytes that have come, in all."""
@@ -415,65 +409,6 @@ class Link:
 
     # Sending.
 
-    @property
-    def must_wait(self) -> bool:
-        """Whether a message cannot be sent at once."""
-        return self.fragmenting is not None or self.transport.write_buffer_size > self.write_high
-
-    async def ready_to_send(self) -> None:
-        """Wait for our turn and for room; the peer's reading, or the end, ends it.
-
-        Raises:
-            ConnectionClosed: the connection is no longer open.
-
-        Cancellation: nothing was sent.
-        """
-        if not self.inbox.calls_left:
-            await checkpoint_if_cancelled()
-        while self.protocol.state is OPEN and self.must_wait:
-            if self.fragmenting is not None:
-                await self.fragmenting.wait()
-            elif not await self._drain():
-                # It gives that at once from now on, and we are told of the loss only later.
-                await self._raise_closed()
-        await self.check_open()
-
-    async def drain(self) -> None:
-        """Wait while more than the high-water mark is unsent.
-
-        Raises:
-            ConnectionClosed: the connection ended before.
-
-        Cancellation: what was written goes out.
-        """
-        if self.transport.write_buffer_size > self.write_high and not await self._drain():
-            await self._raise_closed()
-
-    async def _drain(self) -> bool:
-        """Wait until the buffer is down to its low-water mark; False when the end came before."""
-        self.write_stalls.begin()
-        try:
-            return await self.transport.drain(self._write_low)
-        finally:
-            self.write_stalls.end()
-
-    async def yield_if_due(self) -> None:
-        """Let other tasks run if they have not for a while (API rule R7)."""
-        inbox = self.inbox
-        if inbox.calls_left:
-            inbox.calls_left -= 1
-        else:
-            inbox.calls_left = MAX_CALLS_WITHOUT_YIELD
-            await checkpoint()
-
-    async def yield_behind(self) -> None:
-        """Let other tasks run after a message was written: before, theirs would overtake it (R7).
-
-        Cancellation: the message has gone.
-        """
-        self.inbox.calls_left = MAX_CALLS_WITHOUT_YIELD
-        await checkpoint()
-
     async def check_open(self) -> None:
         """See that the connection is open; if it closes, wait until it is known how.
 
@@ -568,9 +503,9 @@ class Link:
             self.read_stalls.stop()
             self.pings.fail(self.closed_error)
             self.transport.release()
-            if self.fragmenting is not None:
+            if self.outbox.fragmenting is not None:
                 # Its sender may wait for the next fragment for ever; others must not.
-                self.fragmenting.set()
+                self.outbox.fragmenting.set()
         self.begin_end()
 
     def closed_error(self) -> ConnectionClosed:

@@ -113,7 +113,7 @@ def take_stats(link: Link) -> Stats:
         pongs_received=protocol.pongs_received,
         pongs_sent=protocol.pongs_sent,
         longest_read_stall=link.read_stalls.longest,
-        longest_write_stall=link.write_stalls.longest,
+        longest_write_stall=link.outbox.stalls.longest,
         peak_inbox_messages=inbox.peak_messages,
         peak_inbox_bytes=inbox.peak_size,
         peak_write_buffer=max(transport.peak_buffer_size, transport.write_buffer_size),

@@ -378,7 +378,7 @@ async def test_interrupt_of_broadcast_wait_stays_bare(monkeypatch: pytest.Monkey
     async def interrupt(_: object) -> None:
         raise Interrupt
 
-    monkeypatch.setattr("anyws._link.Link.drain", interrupt)
+    monkeypatch.setattr("anyws._outbox.Outbox.drain", interrupt)
     async with servers(2, max_buffer_size=400, write_limit=800) as (connections, _):
         with pytest.raises(Interrupt):
             await broadcast_wait(connections, bytes(2000))

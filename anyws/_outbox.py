@@ -1,0 +1,130 @@
+"""Who may send a message, and when: the turn, the room, and the fairness to other tasks.
+
+Owns the waiting before and after a write; what is written, and its frames, it does not know. The
+counterpart of `_inbox`. RFC 6455 section 5.4.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+from ._inbox import MAX_CALLS_WITHOUT_YIELD
+from ._keepalive import Stalls
+from ._types import OPEN
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import NoReturn
+
+    import anyio
+
+    from ._inbox import Inbox
+    from ._transports import Transport
+    from .sansio._protocol import Protocol
+
+
+class Outbox:
+    """The way out of a connection, for the tasks that send.
+
+    Args:
+        transport: has the bytes that are not sent yet.
+        protocol: says whether the connection is open.
+        inbox: counts the calls that have not yielded, of those that receive too.
+        write_marks: unsent bytes above which a message has to wait, and down to which it does.
+        raise_closed: raises how the connection ended, once that is known.
+    """
+
+    __slots__ = (
+        "_inbox",
+        "_low",
+        "_protocol",
+        "_raise_closed",
+        "_transport",
+        "fragmenting",
+        "high",
+        "stalls",
+    )
+
+    def __init__(
+        self,
+        transport: Transport,
+        protocol: Protocol,
+        inbox: Inbox,
+        write_marks: tuple[int | None, int | None],
+        raise_closed: Callable[[], Awaitable[NoReturn]],
+    ) -> None:
+        self._transport = transport
+        self._protocol = protocol
+        self._inbox = inbox
+        self._raise_closed = raise_closed
+        high, low = write_marks
+        self.high: float = math.inf if high is None else high
+        """Unsent bytes above which a message has to wait."""
+        self._low = low or 0
+        self.fragmenting: anyio.Event | None = None
+        """Set while a fragmented message is being sent; its set() lets the next sender go."""
+        self.stalls: Stalls = Stalls()
+        """When a sender waits for room."""
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether a message cannot be sent at once."""
+        return self.fragmenting is not None or self._transport.write_buffer_size > self.high
+
+    async def ready(self) -> None:
+        """Wait for our turn and for room; the peer's reading, or the end, ends it.
+
+        Raises:
+            ConnectionClosed: the connection is no longer open.
+
+        Cancellation: nothing was sent.
+        """
+        if not self._inbox.calls_left:
+            await checkpoint_if_cancelled()
+        while self._protocol.state is OPEN and self.must_wait:
+            if self.fragmenting is not None:
+                await self.fragmenting.wait()
+            elif not await self._drain():
+                # It gives that at once from now on, and we are told of the loss only later.
+                await self._raise_closed()
+        if self._protocol.state is not OPEN:
+            await self._raise_closed()
+
+    async def drain(self) -> None:
+        """Wait while more than the high-water mark is unsent.
+
+        Raises:
+            ConnectionClosed: the connection ended before.
+
+        Cancellation: what was written goes out.
+        """
+        if self._transport.write_buffer_size > self.high and not await self._drain():
+            await self._raise_closed()
+
+    async def _drain(self) -> bool:
+        """Wait until the buffer is down to its low-water mark; False when the end came before."""
+        self.stalls.begin()
+        try:
+            return await self._transport.drain(self._low)
+        finally:
+            self.stalls.end()
+
+    async def yield_if_due(self) -> None:
+        """Let other tasks run if they have not for a while (API rule R7)."""
+        inbox = self._inbox
+        if inbox.calls_left:
+            inbox.calls_left -= 1
+        else:
+            inbox.calls_left = MAX_CALLS_WITHOUT_YIELD
+            await checkpoint()
+
+    async def yield_behind(self) -> None:
+        """Let other tasks run after a message was written: before, theirs would overtake it (R7).
+
+        Cancellation: the message has gone.
+        """
+        self._inbox.calls_left = MAX_CALLS_WITHOUT_YIELD
+        await checkpoint()
