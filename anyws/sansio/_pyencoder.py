@@ -7,6 +7,7 @@ and 5.3.
 from __future__ import annotations
 
 from functools import cache
+from struct import Struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 # Below this size one big integer is XORed; from it on, each of the four residues is translated
 # through a table: 86 instead of 146 microseconds for 64 KiB, 3.0 instead of 4.2 for 1 KiB.
 _TRANSLATE_SIZE = 512
+
+# Without and with an extended payload length; a masking key follows.
+_SHORT_HEADER = Struct("!BB")
+_LONG_HEADER = Struct("!BBH")
+_LONGEST_HEADER = Struct("!BBQ")
 
 
 @cache
@@ -82,11 +88,11 @@ def encode_frame(
         first |= 0x40
     bit = 0x00 if masking_key is None else 0x80
     if size < 126:
-        header = bytes((first, bit | size))
+        header = _SHORT_HEADER.pack(first, bit | size)
     elif size < 0x10000:
-        header = bytes((first, bit | 126)) + size.to_bytes(2, "big")
+        header = _LONG_HEADER.pack(first, bit | 126, size)
     else:
-        header = bytes((first, bit | 127)) + size.to_bytes(8, "big")
+        header = _LONGEST_HEADER.pack(first, bit | 127, size)
     if masking_key is None:
         return header + payload
     if len(masking_key) != 4:
