@@ -12,9 +12,10 @@ be met again.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from anyio import create_task_group, get_cancelled_exc_class
+from anyio import CancelScope, create_task_group, get_cancelled_exc_class
 
 from ._types import Close, CloseCode
 
@@ -41,8 +42,22 @@ class Lifespan:
 
     async def __aenter__(self) -> Connection:
         await self._task_group.__aenter__()
-        self._connection._link.start(self._task_group, self._trailing_data)
+        try:
+            self._connection._link.start(self._task_group, self._trailing_data)
+        except BaseException:  # an interrupt, or what the event loop has against the socket
+            await self._undo()
+            raise
         return self._connection
+
+    async def _undo(self) -> None:
+        """Leave nothing of a connection that has not quite begun to live."""
+        link = self._connection._link
+        link.transport.abort()
+        # An aborted transport is closed without waiting, which bounds the shield.
+        with CancelScope(shield=True), suppress(Exception):
+            await link.transport.aclose()
+        self._task_group.cancel_scope.cancel()
+        await self._task_group.__aexit__(None, None, None)
 
     async def __aexit__(
         self,
@@ -84,6 +99,8 @@ async def _drop_in_any_case(connection: Connection, interruption: BaseException)
         except BaseException as again:
             connection.abort()
             interruption = again
+            if isinstance(again, Exception):
+                return again  # once more it would not end in another way
         else:
             return interruption
 

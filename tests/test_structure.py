@@ -417,6 +417,49 @@ def test_interrupt_leaves_a_task_of_the_connection_bare_when_an_outer_scope_is_c
 
 
 @pytest.mark.behaviour(88)
+@pytest.mark.parametrize("make", [BodyError, KeyboardInterrupt])
+@pytest.mark.parametrize(
+    "place", ["anyws._transports.StreamTransport.start", "anyws._keepalive.Keepalive.start"]
+)
+async def test_what_comes_up_as_a_connection_begins_to_live_leaves_nothing_behind(
+    place: str, make: Callable[[], BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = make()
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(place, fail)
+    near, far = memory_stream_pair()
+    await far.send(REQUEST + b"\r\n")
+    with pytest.raises(type(error)) as caught:
+        async with anyws.wrap_server(near):
+            pytest.fail("the block was entered")
+    assert caught.value is error
+    with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+        for _ in range(3):
+            await far.receive()
+
+
+async def test_error_of_our_own_does_not_keep_a_block_that_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def fail(_: object) -> None:
+        raise BodyError
+
+    monkeypatch.setattr("anyws._link.Link.drop", fail)
+    near, far = memory_stream_pair()
+    await far.send(REQUEST + b"\r\n")
+    with suppress(BodyError), anyio.CancelScope() as scope:
+        async with anyws.wrap_server(near):
+            scope.cancel()
+            await anyio.sleep_forever()
+    with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+        for _ in range(3):
+            await far.receive()
+
+
+@pytest.mark.behaviour(88)
 @every_loop
 @interrupts
 def test_interrupt_leaves_a_handler_bare(loop: str, interrupt: type[BaseException]) -> None:
