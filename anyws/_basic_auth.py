@@ -4,21 +4,14 @@ Owns the challenge and the comparison of credentials; knows no connection. RFC 7
 section 11.
 """
 
-from __future__ import annotations
-
 import hmac
 import inspect
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterable
 
-from ._http import describe_flaw
+from ._http import Request, Response, describe_flaw
 from ._options import check_callable
 from .sansio._headers import build_basic_authorization, parse_basic_authorization
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
-
-    from ._http import Request, Response
 
 __all__ = ["basic_auth"]
 

@@ -3,26 +3,19 @@
 Owns who is skipped, who is waited for, and who is too slow.
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from anyio import create_task_group, move_on_after
 from anyio.lowlevel import checkpoint
 
+from ._connection import Connection
 from ._lifespan import raise_bare
+from ._link import Link
 from ._options import check_seconds
-from ._types import OPEN, Close, CloseCode
+from ._types import OPEN, Close, CloseCode, DataLike
 from .exceptions import ConnectionClosed
 from .sansio._messages import SharedMessage
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from ._connection import Connection
-    from ._link import Link
-    from ._types import DataLike
 
 __all__ = ["broadcast", "broadcast_wait"]
 

@@ -4,20 +4,25 @@ Owns the course of a client's opening, redirects and proxies included, under one
 byte of it. RFC 6455 section 4.1.
 """
 
-from __future__ import annotations
-
 import logging
 import ssl as ssl_module
+from collections.abc import Generator, Sequence
+from os import PathLike
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from anyio import move_on_after
+from anyio.abc import ByteStream
 
 from . import _transports
+from ._connection import Connection
 from ._hooks import Hooks, check_hooks
+from ._http import HeadersLike
 from ._lifespan import Lifespan
 from ._opening import choose_compression, open_client
 from ._options import (
     ConnectionOptions,
+    Limits,
     check_arguments,
     check_logger,
     check_seconds,
@@ -27,23 +32,11 @@ from ._proxies import find_proxy, parse_proxy
 from ._tunnels import load_socks, open_tunnel
 from .exceptions import InvalidHandshake, InvalidStatus
 from .sansio._client_handshake import ClientHandshake
+from .sansio._deflate import PerMessageDeflate
+from .sansio._extensions import ClientExtension
 from .sansio._handshake import PRODUCT
 from .sansio._redirects import Redirects
-from .sansio._uri import ProxyURI, parse_uri
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
-    from os import PathLike
-    from types import TracebackType
-
-    from anyio.abc import ByteStream
-
-    from ._connection import Connection
-    from ._http import HeadersLike
-    from ._options import Limits
-    from .sansio._deflate import PerMessageDeflate
-    from .sansio._extensions import ClientExtension
-    from .sansio._uri import WebSocketURI
+from .sansio._uri import ProxyURI, WebSocketURI, parse_uri
 
 __all__ = ["connect", "unix_connect", "wrap_client"]
 

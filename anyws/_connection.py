@@ -16,19 +16,23 @@ Invariants, each with a test in tests/test_invariants.py:
 7. What came before the Close frame is delivered before ConnectionClosed.
 """
 
-from __future__ import annotations
-
+import logging
 import uuid
-from collections.abc import AsyncIterable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVarTuple
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Self, TypeVarTuple
 
 import anyio
+from anyio import CancelScope
 from anyio.abc import ObjectStream
 from anyio.lowlevel import checkpoint
 
 from ._fragments import OutgoingMessage, StreamedMessage, as_type
+from ._http import Request, Response
+from ._keepalive import PongWaiter
 from ._link import Link
+from ._options import ConnectionOptions
 from ._stats import Stats, take_stats
+from ._transports import Transport
 from ._types import (
     MAX_CONTROL_SIZE,
     OPEN,
@@ -41,20 +45,9 @@ from ._types import (
 )
 from .exceptions import ConnectionClosedOK
 from .sansio._closing import check_close
+from .sansio._extensions import Extension
 from .sansio._messages import wrong_type
-
-if TYPE_CHECKING:
-    import logging
-    from collections.abc import Awaitable, Callable, Sequence
-
-    from anyio import CancelScope
-
-    from ._http import Request, Response
-    from ._keepalive import PongWaiter
-    from ._options import ConnectionOptions
-    from ._transports import Transport
-    from .sansio._extensions import Extension
-    from .sansio._protocol import Protocol
+from .sansio._protocol import Protocol
 
 _Args = TypeVarTuple("_Args")
 

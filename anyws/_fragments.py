@@ -4,22 +4,16 @@ Owns the course of one fragmented message; the frames and the order of messages 
 business. RFC 6455 section 5.4.
 """
 
-from __future__ import annotations
-
 from codecs import getincrementaldecoder
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from typing import TYPE_CHECKING, Final, Self
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from types import TracebackType
+from typing import Final, Self
 
 from anyio import Event
 
+from ._link import Link
 from ._types import OPEN, CloseCode, Data, DataLike, Fragment
 from .sansio._messages import wrong_type
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from types import TracebackType
-
-    from ._link import Link
 
 _END: Final = object()
 

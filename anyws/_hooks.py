@@ -4,24 +4,18 @@ Owns the interface, the calls, and what becomes of an error in one. Who has no h
 for them: a connection that tells its messages is of a class of its own, with an inbox of its own.
 """
 
-from __future__ import annotations
-
 import inspect
+import logging
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ._connection import Connection, MessageLike
+from ._http import Request, Response
 from ._inbox import Inbox
-from ._types import Fragment
-
-if TYPE_CHECKING:
-    import logging
-
-    from ._http import Request, Response
-    from ._options import ConnectionOptions
-    from ._transports import Transport
-    from ._types import Data, DataLike, Event
-    from .sansio._protocol import Protocol
+from ._options import ConnectionOptions
+from ._transports import Transport
+from ._types import Data, DataLike, Event, Fragment
+from .sansio._protocol import Protocol
 
 __all__ = ["Hooks"]
 

@@ -4,16 +4,11 @@ Owns what a field, a request and a response are, and that no value can break out
 no WebSocket and parses nothing. RFC 9110 sections 5 and 15.
 """
 
-from __future__ import annotations
-
 import http
 import re
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar, overload
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from typing import Any, TypeVar, overload
 
 _T = TypeVar("_T")
 
@@ -80,7 +75,7 @@ class Headers(MutableMapping[str, str]):
             self.add(name, value)
 
     @classmethod
-    def of_parsed(cls, fields: Iterable[tuple[bytes, bytes]]) -> Headers:
+    def of_parsed(cls, fields: Iterable[tuple[bytes, bytes]]) -> "Headers":
         """Make Headers of fields that a parser has found whole: they are not checked again.
 
         Args:
@@ -197,7 +192,7 @@ class Headers(MutableMapping[str, str]):
         """
         self._fields.append(_checked(name, value))
 
-    def copy(self) -> Headers:
+    def copy(self) -> "Headers":
         """Give a copy that can be changed without changing this one."""
         copy = Headers()
         copy._fields = self._fields.copy()

@@ -3,28 +3,21 @@
 Owns what happens because time passes; knows no bytes. RFC 6455 sections 5.5.2 and 5.5.3.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import time
+from collections.abc import Callable, Generator
 from time import monotonic
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from anyio import CancelScope, current_time
+from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from ._parking import Latch
-from .exceptions import ConcurrencyError
+from .exceptions import ConcurrencyError, ConnectionClosed
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-
-    from anyio.abc import TaskGroup
-
-    from .exceptions import ConnectionClosed
-
-SetTimer: TypeAlias = "Callable[[float, Callable[[], None]], None]"
+SetTimer: TypeAlias = Callable[[float, Callable[[], None]], None]
 
 # The payload of a Ping that the caller gives none: short, and not to be guessed from outside.
 _PING_SIZE = 4

@@ -8,8 +8,6 @@ connection is opened and left without a cancel scope that would have to be left 
 loop may stand in any scope of the caller's, and be left at any point.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import email.utils
 import inspect
@@ -19,7 +17,9 @@ import random
 import re
 import ssl
 import time
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from anyio import (
@@ -34,7 +34,8 @@ from anyio import (
 )
 
 from ._client import connect
-from ._http import Headers
+from ._connection import Connection
+from ._http import Headers, Response
 from ._lifespan import end_connection, leave_task_group
 from ._options import check_arguments, check_awaitable, check_callable
 from .exceptions import (
@@ -45,13 +46,6 @@ from .exceptions import (
     ProxyError,
 )
 from .sansio._uri import parse_uri
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Iterator
-    from types import TracebackType
-
-    from ._connection import Connection
-    from ._http import Response
 
 __all__ = ["Backoff", "default_retry", "reconnect"]
 
@@ -207,7 +201,7 @@ class reconnect:  # noqa: N801  # it is used as a function: `async with reconnec
         def __aiter__(self) -> NoReturn:
             raise TypeError(f"reconnect() cannot be iterated over: {_USAGE}")
 
-    async def __aenter__(self) -> Session:
+    async def __aenter__(self) -> "Session":
         if self._entered:
             raise RuntimeError("reconnect() can be entered only once: call it again")
         self._entered = True
@@ -262,7 +256,7 @@ class Session:
         self._task_id = 0
         self._left = False
 
-    def __aiter__(self) -> Session:
+    def __aiter__(self) -> "Session":
         return self
 
     async def __anext__(self) -> Connection:

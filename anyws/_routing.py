@@ -4,25 +4,22 @@ Owns the routes, their handlers, and what answers a request that none of them ma
 is, `_rules` knows, with werkzeug behind it.
 """
 
-from __future__ import annotations
-
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from ._connection import Connection
-from ._opening import call_hook
+from ._http import Request, Response
+from ._opening import ProcessRequest, call_hook
 from ._options import check_callable
 from .sansio._headers import check_subprotocols
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from werkzeug.routing import BaseConverter
-
-    from ._http import Request, Response
-    from ._opening import ProcessRequest
+else:
+    # For whoever asks for the signature of Router at run time: werkzeug is an extra.
+    BaseConverter = object
 
 __all__ = ["Router"]
 

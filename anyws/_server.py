@@ -4,10 +4,10 @@ Owns who is accepted, who runs the handlers, and the bounded end of all; knows n
 handshake. RFC 6455 section 4.2.
 """
 
-from __future__ import annotations
-
 import logging
-from typing import TYPE_CHECKING, Any, TypeVar
+import ssl as ssl_module
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from anyio import (
     BrokenResourceError,
@@ -20,11 +20,12 @@ from anyio import (
     move_on_after,
     sleep,
 )
-from anyio.abc import Listener, SocketAttribute
+from anyio.abc import ByteStream, Listener, SocketAttribute
 from anyio.streams.stapled import MultiListener
 from anyio.streams.tls import TLSListener
 
 from . import _transports
+from ._connection import Connection
 from ._http import Response, text_response
 from ._lifespan import Lifespan, is_cancellation
 from ._opening import ServerOpening, ServerSettings
@@ -33,14 +34,6 @@ from ._stats import Past, ServerStats
 from ._tasks import without_cancellation
 from ._types import OPEN, Close, CloseCode
 from .sansio._closing import check_close
-
-if TYPE_CHECKING:
-    import ssl as ssl_module
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
-
-    from anyio.abc import ByteStream
-
-    from ._connection import Connection
 
 _T = TypeVar("_T")
 

@@ -4,10 +4,12 @@ Owns their parameters and their ways out; what a server does stands in `_server`
 4.2.
 """
 
-from __future__ import annotations
-
 import logging
-from typing import TYPE_CHECKING, Any, NoReturn
+import ssl as ssl_module
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from os import PathLike
+from types import TracebackType
+from typing import Any, NoReturn
 
 from anyio import (
     TASK_STATUS_IGNORED,
@@ -15,14 +17,23 @@ from anyio import (
     get_cancelled_exc_class,
     move_on_after,
 )
+from anyio.abc import ByteStream, Listener, TaskStatus
 from anyio.streams.stapled import MultiListener
 
 from . import _transports
+from ._connection import Connection
 from ._hooks import Hooks, check_hooks
 from ._lifespan import Lifespan, is_cancellation, raise_as_is, raise_bare
-from ._opening import ServerOpening, ServerSettings, choose_compression
+from ._opening import (
+    ProcessRequest,
+    ProcessResponse,
+    ServerOpening,
+    ServerSettings,
+    choose_compression,
+)
 from ._options import (
     ConnectionOptions,
+    Limits,
     check_arguments,
     check_callable,
     check_logger,
@@ -32,25 +43,11 @@ from ._options import (
 )
 from ._server import Server, close_stream
 from .exceptions import InvalidMessage
+from .sansio._deflate import PerMessageDeflate
+from .sansio._extensions import ServerExtension
 from .sansio._handshake import PRODUCT
-from .sansio._origins import SAME_HOST
-from .sansio._server_handshake import ServerHandshake
-
-if TYPE_CHECKING:
-    import ssl as ssl_module
-    from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
-    from os import PathLike
-    from types import TracebackType
-
-    from anyio.abc import ByteStream, Listener, TaskStatus
-
-    from ._connection import Connection
-    from ._opening import ProcessRequest, ProcessResponse
-    from ._options import Limits
-    from .sansio._deflate import PerMessageDeflate
-    from .sansio._extensions import ServerExtension
-    from .sansio._origins import OriginPolicy
-    from .sansio._server_handshake import SubprotocolSelector
+from .sansio._origins import SAME_HOST, OriginPolicy
+from .sansio._server_handshake import ServerHandshake, SubprotocolSelector
 
 __all__ = ["serve", "serve_forever", "unix_serve", "wrap_server"]
 

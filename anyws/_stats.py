@@ -4,15 +4,11 @@ Owns what the numbers are called and how those of many connections become one; w
 said there: `sansio` the messages and control frames, `_transports` what leaves, `_link` the rest.
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from ._link import Link
+from ._link import Link
 
 __all__ = ["ServerStats", "Stats"]
 

@@ -3,8 +3,6 @@
 Owns plain values; knows no bytes, no streams and no clock. RFC 6455 sections 5.2, 5.5, 7.1 and 7.4.
 """
 
-from __future__ import annotations
-
 import enum
 from dataclasses import dataclass
 from typing import Final, final

@@ -3,17 +3,10 @@
 Owns what went wrong and how it is said; decides nothing.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import anyio
 
-from ._types import CloseCode
-
-if TYPE_CHECKING:
-    from ._http import Response
-    from ._types import Close
+from ._http import Response
+from ._types import Close, CloseCode
 
 __all__ = [
     "ConcurrencyError",

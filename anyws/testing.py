@@ -4,9 +4,9 @@ Owns streams that need no socket, so that a virtual clock works; what runs over 
 thing.
 """
 
-from __future__ import annotations
-
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from anyio import (
@@ -19,22 +19,17 @@ from anyio import (
     sleep,
     sleep_forever,
 )
-from anyio.abc import ByteStream, Listener
+from anyio.abc import ByteStream, Listener, TaskGroup
 from anyio.lowlevel import checkpoint
 
 from ._client import wrap_client
+from ._connection import Connection
 from ._lifespan import Lifespan
 from ._opening import client_connection, server_connection
 from ._serving import serve, wrap_server
 from ._transports import wrap
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-    from types import TracebackType
-
-    from anyio.abc import TaskGroup
-
-    from ._connection import Connection
     from ._server import Server
 
 __all__ = [
@@ -389,7 +384,7 @@ class memory_server:  # noqa: N801  # it is used as a function: `async with memo
         arguments.setdefault("handler_errors", "raise")
         self._serve = serve(handler, listeners=[self._listener], **arguments)
 
-    async def __aenter__(self) -> Callable[..., memory_connect]:
+    async def __aenter__(self) -> "Callable[..., memory_connect]":
         self.server: Server = await self._serve.__aenter__()
         return self._connect
 
@@ -401,7 +396,7 @@ class memory_server:  # noqa: N801  # it is used as a function: `async with memo
     ) -> None:
         await self._serve.__aexit__(exc_type, exc, traceback)
 
-    def _connect(self, uri: str = "ws://localhost/", **arguments: Any) -> memory_connect:
+    def _connect(self, uri: str = "ws://localhost/", **arguments: Any) -> "memory_connect":
         return memory_connect(self._listener, uri, arguments)
 
 

@@ -4,15 +4,15 @@ Owns the request, and whether the answer to it opens a connection; knows no stre
 no frame. RFC 6455 section 4.1.
 """
 
-from __future__ import annotations
-
 import secrets
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Sequence
+from typing import NoReturn
 
 import h11
 
-from .._http import Headers, Request, Response
+from .._http import Headers, HeadersLike, Request, Response
 from ..exceptions import InvalidHeader, InvalidStatus, InvalidUpgrade, NegotiationError
+from ._extensions import ClientExtension, Extension, Parameter
 from ._handshake import (
     MAX_LINE_SIZE,
     PRODUCT,
@@ -30,13 +30,7 @@ from ._headers import (
     build_subprotocols,
     parse_extensions,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from .._http import HeadersLike
-    from ._extensions import ClientExtension, Extension, Parameter
-    from ._uri import WebSocketURI
+from ._uri import WebSocketURI
 
 # Fields that additional_headers may not have, and what to do instead.
 _RESERVED_FIELDS = {

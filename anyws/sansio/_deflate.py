@@ -4,25 +4,20 @@ Owns RFC 7692, section 7 above all. Knows payloads and parameters; frames, maski
 text of the Sec-WebSocket-Extensions field are the business of others.
 """
 
-from __future__ import annotations
-
 import sys
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from zlib import Z_SYNC_FLUSH, decompressobj, error
 
+from .._types import BytesLike
 from ..exceptions import NegotiationError, PayloadTooBig, ProtocolError
 from ._compressors import MIN_WINDOW_BITS as MIN_CODEC_WINDOW_BITS
-from ._compressors import choose_backend, make_compressor
-from ._extensions import ClientExtension, Extension, ServerExtension
+from ._compressors import Backend, Compressor, choose_backend, make_compressor
+from ._extensions import ClientExtension, Extension, Parameter, ServerExtension
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
     from zlib import _Decompress
-
-    from .._types import BytesLike
-    from ._compressors import Backend, Compressor
-    from ._extensions import Parameter
 
 SERVER_NO_CONTEXT_TAKEOVER = "server_no_context_takeover"
 CLIENT_NO_CONTEXT_TAKEOVER = "client_no_context_takeover"
@@ -112,7 +107,7 @@ class PerMessageDeflate(ClientExtension, ServerExtension):
             parameters.append((CLIENT_MAX_WINDOW_BITS, str(self.client_max_window_bits)))
         return parameters
 
-    def accept_answer(self, parameters: Sequence[Parameter]) -> Deflate:
+    def accept_answer(self, parameters: Sequence[Parameter]) -> "Deflate":
         """Take the parameters that the server answered a client's offer with (section 7.1).
 
         An answer without `server_max_window_bits` is taken even if that was offered: some servers
@@ -153,7 +148,7 @@ class PerMessageDeflate(ClientExtension, ServerExtension):
             remote_max_window_bits=bits.get(SERVER_MAX_WINDOW_BITS, MAX_WINDOW_BITS),
         )
 
-    def accept_offer(self, parameters: Sequence[Parameter]) -> Deflate:
+    def accept_offer(self, parameters: Sequence[Parameter]) -> "Deflate":
         """Take a client's offer (section 7.1); every offer that is well-formed can be taken.
 
         Our own limit on the client's window is dropped where the client does not let us set it.
@@ -201,7 +196,7 @@ class PerMessageDeflate(ClientExtension, ServerExtension):
         remote_no_context_takeover: bool,
         local_max_window_bits: int,
         remote_max_window_bits: int,
-    ) -> Deflate:
+    ) -> "Deflate":
         """Give what was agreed on our own choices of how to compress."""
         return Deflate(
             parameters,
@@ -389,7 +384,7 @@ class Deflate(Extension):
         window += data
         del window[: -(1 << self._inflate_bits)]
 
-    def _begin_stream(self) -> _Decompress:
+    def _begin_stream(self) -> "_Decompress":
         """Make the decompressor, with the window of a stream that has ended in this message."""
         decompressor = decompressobj(-self._inflate_bits, zdict=self._window)
         self._decompressor = decompressor

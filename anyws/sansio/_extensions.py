@@ -7,15 +7,10 @@ permessage-deflate does; so one connection has at most one. An extension that ne
 that touches control frames, does not fit this interface.
 """
 
-from __future__ import annotations
-
 import abc
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Sequence
 
-if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
-
-    from .._types import BytesLike
+from .._types import BytesLike
 
 Parameter = tuple[str, str | None]
 """One parameter of an extension: its name, and its value if it has one."""

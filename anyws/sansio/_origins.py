@@ -4,18 +4,14 @@ Owns the policy and what an origin is; knows nothing of the rest of the handshak
 10.2, RFC 6454.
 """
 
-from __future__ import annotations
-
 import enum
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
+from .._http import Headers
 from ..exceptions import InvalidOrigin
 from ._handshake import single_value
-
-if TYPE_CHECKING:
-    from .._http import Headers
 
 
 class SameHost(enum.Enum):

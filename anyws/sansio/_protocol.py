@@ -10,11 +10,9 @@ A Protocol is born OPEN, when an opening handshake has succeeded:
     CLOSING -- the stream ended --------------------------------------------------> CLOSED
 """
 
-from __future__ import annotations
-
 import enum
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable, Iterator
 
 from .._types import (
     MAX_CONTROL_SIZE,
@@ -41,14 +39,9 @@ from ..exceptions import (
 )
 from ._closing import check_close, cut_reason
 from ._codec import Decoder, encode_frame
+from ._extensions import Extension
 from ._limits import parse_max_size
-from ._messages import encode_data
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
-
-    from ._extensions import Extension
-    from ._messages import SharedMessage
+from ._messages import SharedMessage, encode_data
 
 __all__ = ["Protocol"]
 

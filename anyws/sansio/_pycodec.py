@@ -5,14 +5,12 @@ Owns the decoding of frames and the assembly of messages from them; what is sent
 and 8.1.
 """
 
-from __future__ import annotations
-
 import sys
 from codecs import utf_8_decode
-from typing import TYPE_CHECKING
 
 from .._types import (
     MAX_CONTROL_SIZE,
+    BytesLike,
     Close,
     CloseCode,
     Event,
@@ -24,11 +22,8 @@ from .._types import (
     is_valid_close_code,
 )
 from ..exceptions import PayloadTooBig, ProtocolError
+from ._extensions import Extension
 from ._pyencoder import apply_mask, encode_frame, mask_slice
-
-if TYPE_CHECKING:
-    from .._types import BytesLike
-    from ._extensions import Extension
 
 __all__ = ["Decoder", "apply_mask", "encode_frame"]
 

@@ -4,14 +4,10 @@ Owns the bytes of a frame that is sent; what comes is decoded in `_pycodec`. RFC
 and 5.3.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from struct import Struct
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .._types import BytesLike, DataLike
+from .._types import BytesLike, DataLike
 
 # Below this size one big integer is XORed; from it on, each of the four residues is translated
 # through a table: 86 instead of 146 microseconds for 64 KiB, 3.0 instead of 4.2 for 1 KiB.

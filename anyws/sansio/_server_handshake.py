@@ -4,15 +4,12 @@ Owns whether a request opens a connection, and what the answer says; knows no st
 no frame. RFC 6455 sections 4.2 and 10.2.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import h11
 
-from .._http import Headers, Request, Response, describe_flaw, text_response
+from .._http import Headers, HeadersLike, Request, Response, describe_flaw, text_response
 from ..exceptions import (
     InvalidHandshake,
     InvalidHeader,
@@ -21,6 +18,7 @@ from ..exceptions import (
     InvalidUpgrade,
     NegotiationError,
 )
+from ._extensions import Extension, ServerExtension
 from ._handshake import PRODUCT, HeadReader, check_connection, next_event, single_value
 from ._headers import (
     accept_key,
@@ -31,13 +29,7 @@ from ._headers import (
     parse_subprotocols,
     parse_upgrade,
 )
-from ._origins import SAME_HOST, AllowedOrigins, is_host
-
-if TYPE_CHECKING:
-    from .._http import HeadersLike
-    from ._extensions import Extension, ServerExtension
-    from ._origins import OriginPolicy
-
+from ._origins import SAME_HOST, AllowedOrigins, OriginPolicy, is_host
 
 SubprotocolSelector = Callable[[Request, Sequence[str]], str | None]
 """Chooses one of the subprotocols that a client offers, or None."""
@@ -121,7 +113,7 @@ class ServerHandshake:
         self.extension: Extension | None = None
         """The extension that both sides use, after `accept`."""
 
-    def another(self) -> ServerHandshake:
+    def another(self) -> "ServerHandshake":
         """Give one with the same arguments, which need not be checked again, at its beginning."""
         handshake = object.__new__(type(self))
         vars(handshake).update(vars(self))
