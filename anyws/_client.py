@@ -30,7 +30,7 @@ from ._options import (
 )
 from ._proxies import find_proxy, parse_proxy
 from ._tunnels import load_socks, open_tunnel
-from .exceptions import InvalidHandshake, InvalidStatus
+from .exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
 from .sansio._client_handshake import ClientHandshake
 from .sansio._deflate import PerMessageDeflate
 from .sansio._extensions import ClientExtension
@@ -41,6 +41,9 @@ from .sansio._uri import ProxyURI, WebSocketURI, parse_uri
 __all__ = ["connect", "unix_connect", "wrap_client"]
 
 _LOGGER = logging.getLogger("anyws.client")
+
+# What OpenSSL makes of an answer in plain text, such as that of an HTTP server.
+_NO_TLS = "WRONG_VERSION_NUMBER"
 
 
 class connect:  # noqa: N801  # it is used as a function: `async with connect(uri) as ws`
@@ -248,15 +251,25 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
                 return await self._open_at(redirects.uri)
             except (OSError, InvalidHandshake) as exc:
                 if not isinstance(exc, InvalidStatus) or not redirects.apply_to(exc.response):
-                    if redirects:
-                        exc.add_note(f"after redirects: {redirects}")
-                    if self._proxy_used is not None and not self._before_proxy:
-                        exc.add_note(f"through the proxy {self._proxy_used}")
+                    self._add_notes(exc)
                     raise
                 response = exc.response
             redirects.follow(response)
             self._logger.info("redirected: %s", redirects)
             self._handshake = self._make_handshake()
+
+    def _add_notes(self, exc: OSError | InvalidHandshake) -> None:
+        """Say on which way an attempt has failed, and what may help."""
+        if self._redirects:
+            exc.add_note(f"after redirects: {self._redirects}")
+        if self._proxy_used is not None and not self._before_proxy:
+            exc.add_note(f"through the proxy {self._proxy_used}")
+        if isinstance(exc, ssl_module.SSLError) and exc.reason == _NO_TLS:
+            exc.add_note("no TLS is spoken there; ws:// and, for a proxy, http:// do without")
+        plain = self._stream is None and not self._redirects.uri.secure
+        if plain and isinstance(exc, InvalidMessage) and not self._handshake.started:
+            # OpenSSL has its server close without a word when TLS does not begin as it must.
+            exc.add_note("nothing came; if TLS is spoken there, wss:// asks for it")
 
     async def _open_at(self, uri: WebSocketURI) -> tuple[Connection, bytes]:
         stream = self._stream

@@ -211,21 +211,25 @@ async def test_plain_http_to_a_tls_port_is_dropped_without_a_warning(
     assert any("opening handshake failed: SSLError" in text for text in caplog.messages)
 
 
-async def test_plain_client_of_a_tls_port_gets_an_error() -> None:
+async def test_plain_client_of_a_tls_port_gets_an_error_that_names_wss() -> None:
     async with serving(ssl=server_context()) as server:
-        with pytest.raises(anyws.InvalidMessage):
+        with pytest.raises(anyws.InvalidMessage) as caught:
             async with anyws.connect(f"ws://localhost:{server.port}/"):
                 raise AssertionError
+    assert caught.value.__notes__ == ["nothing came; if TLS is spoken there, wss:// asks for it"]
 
 
 @pytest.mark.behaviour(91, 104)
-async def test_tls_client_of_a_plain_port_gets_an_sslerror(
+async def test_tls_client_of_a_plain_port_gets_an_sslerror_that_names_ws(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with serving() as server:
-        with pytest.raises(ssl.SSLError, match="WRONG_VERSION_NUMBER"):
+        with pytest.raises(ssl.SSLError, match="WRONG_VERSION_NUMBER") as caught:
             async with anyws.connect(f"wss://localhost:{server.port}/", ssl=client_context()):
                 raise AssertionError
+    assert caught.value.__notes__ == [
+        "no TLS is spoken there; ws:// and, for a proxy, http:// do without"
+    ]
     assert loud_records(caplog) == []
 
 

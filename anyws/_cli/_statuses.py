@@ -41,9 +41,6 @@ exit status:
   130, 143  ended by Ctrl-C (SIGINT), by SIGTERM
 """
 
-# What OpenSSL makes of an answer in plain text, such as that of an HTTP server.
-_NO_TLS = "WRONG_VERSION_NUMBER"
-
 # OpenSSL's numbers of errors that no authority mends: a certificate that is not valid yet or any
 # more, or that is for another host or address.
 _NOT_FOR_THIS = {9, 10, 62, 64}
@@ -101,8 +98,6 @@ def describe_failure(error: Exception) -> str:
             advice = "--insecure does without"
         reason = error.verify_message.rstrip(".")
         text = f"the certificate of the {whose} is not trusted: {reason}; {advice}"
-    elif isinstance(error, ssl.SSLError) and getattr(error, "reason", None) == _NO_TLS:
-        text = "no TLS is spoken there; ws:// and, for a proxy, http:// do without"
     elif isinstance(error, InvalidStatus) and error.response.body:
         text += f"\n{error.response.body[:_MAX_BODY_SIZE].decode(errors='replace').strip()}"
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))

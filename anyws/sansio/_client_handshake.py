@@ -119,6 +119,11 @@ class ClientHandshake:
         self._unsent = self._encode_request()
         self._reader = ResponseReader(self._parser, (101,))
 
+    @property
+    def started(self) -> bool:
+        """Whether a byte has come."""
+        return self._reader.started
+
     def _encode_request(self) -> bytes:
         request = self.request
         headers = request.headers

@@ -47,6 +47,16 @@ Kind = Literal["request", "response"]
 
 _FIRST_LINES: dict[Kind, str] = {"request": "request line", "response": "status line"}
 
+# What TLS begins with: the type of a record, and its major version (RFC 8446 section 5.1). A client
+# sends a handshake; a server that cannot read ours, an alert.
+_TLS_TYPES = (b"\x16", b"\x15")
+_TLS_BEGINNINGS = tuple(record_type + b"\x03" for record_type in _TLS_TYPES)
+
+_TLS_ADVICE: dict[Kind, str] = {
+    "request": "TLS came to a port without it",
+    "response": "TLS is spoken there; wss:// and, for a proxy, https:// ask for it",
+}
+
 # h11 lets most control characters pass. It also splits values from white space with a pattern
 # that takes quadratic time (33 million steps for a line of 8 KiB) if such a character ends it.
 _CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
@@ -93,9 +103,14 @@ class HeadReader:
         taken = data[: self._room]
         self._buffer += taken
         self._room -= len(taken)
-        # The first byte tells TLS, where HTTP is expected, and empty lines.
+        # The first byte tells what is no HTTP, such as TLS, and empty lines.
         if self._buffer and self._buffer[0] <= 0x20:
-            raise self._malformed(f"illegal {_FIRST_LINES[self._kind]}")
+            if self._buffer in _TLS_TYPES:
+                return None  # the next byte makes sure
+            problem = f"illegal {_FIRST_LINES[self._kind]}"
+            if self._buffer.startswith(_TLS_BEGINNINGS):
+                problem += f" ({_TLS_ADVICE[self._kind]})"
+            raise self._malformed(problem)
         if not self._find_end():
             if self._room == 0:
                 raise InvalidMessage(
@@ -172,6 +187,11 @@ class ResponseReader:
         self._body = bytearray()
         self.rest = b""
         """What came after the head of a response that opens."""
+
+    @property
+    def started(self) -> bool:
+        """Whether a byte has come."""
+        return self._head.started or self._head_size > 0
 
     def receive(self, data: bytes) -> Response | None:
         """Take bytes of the stream.

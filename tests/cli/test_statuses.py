@@ -65,9 +65,6 @@ PROXY_CERTIFICATE = ssl.SSLCertVerificationError(1, "bad")
 PROXY_CERTIFICATE.verify_code = 18
 PROXY_CERTIFICATE.verify_message = "self-signed certificate"
 PROXY_CERTIFICATE.add_note("at the proxy https://proxy:443")
-NO_TLS = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)")
-NO_TLS.reason = "WRONG_VERSION_NUMBER"
-NO_TLS.add_note("at x")
 NOTED = ConnectionRefusedError(111, "Connection refused")
 NOTED.add_note("while connecting to nowhere")
 
@@ -100,7 +97,6 @@ NOTED.add_note("while connecting to nowhere")
             4,
             "the certificate of the proxy is not trusted: self-signed certificate; SSL_CERT_FILE=F",
         ),
-        (NO_TLS, 4, "no TLS is spoken there; ws:// and, for a proxy, http:// do without (at x)"),
         (ConnectionClosed(Close(1013), None), 113, "closed: received 1013 (try again later); no"),
     ],
 )

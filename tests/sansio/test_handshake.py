@@ -142,11 +142,38 @@ def test_heads_before_it_count_for_the_limit() -> None:
         HeadReader("response", used=MAX_HEAD_SIZE - 10).receive(b"HTTP/1.1 1")
 
 
-@pytest.mark.parametrize("data", [b"\x16\x03\x01", b" GET /", b"\r\n", b"\n", b"\0"])
+@pytest.mark.parametrize("data", [b"\x16\x02\x01", b" GET /", b"\r\n", b"\n", b"\0"])
 def test_an_illegal_first_byte_is_refused_at_once(data: bytes) -> None:
     with pytest.raises(InvalidMessage) as caught:
         HeadReader("request").receive(data)
     assert caught.value.args == ("malformed HTTP request: illegal request line", 400)
+
+
+@pytest.mark.parametrize("size", [1, 100])
+@pytest.mark.parametrize(
+    ("kind", "data", "problem"),
+    [
+        (
+            "request",
+            b"\x16\x03\x01\x02\x00\x01",
+            "malformed HTTP request: illegal request line (TLS came to a port without it)",
+        ),
+        (
+            "response",
+            b"\x15\x03\x03\x00\x02\x02\x32",
+            (
+                "malformed HTTP response: illegal status line"
+                " (TLS is spoken there; wss:// and, for a proxy, https:// ask for it)"
+            ),
+        ),
+    ],
+)
+def test_tls_is_told_by_its_first_two_bytes(
+    kind: Kind, data: bytes, problem: str, size: int
+) -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        feed(HeadReader(kind), data, size)
+    assert caught.value.args == (problem, 400)
 
 
 @pytest.mark.parametrize("char", [b"\0", b"\x01", b"\x0b", b"\x0c", b"\r", b"\x1f", b"\x7f"])

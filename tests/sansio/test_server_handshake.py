@@ -168,7 +168,7 @@ def test_a_content_length_of_zero_is_no_body() -> None:
 @pytest.mark.parametrize(
     ("data", "problem", "status"),
     [
-        (b"\x16\x03\x01\x02\x00", "malformed HTTP request: illegal request line", 400),
+        (b"\x16\x02\x01\x02\x00", "malformed HTTP request: illegal request line", 400),
         (b"\r\n\r\n", "malformed HTTP request: illegal request line", 400),
         (b"junk\r\n\r\n", "malformed HTTP request: illegal request line", 400),
         (b"GET /\r\n\r\n", "malformed HTTP request: illegal request line", 400),
