@@ -50,7 +50,8 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
     """Connect to a WebSocket server: `async with connect(uri) as ws`.
 
     The block owns the connection. Left normally, it is closed with 1000; left by an exception, with
-    1011, and the exception leaves as itself; left by cancellation, the connection is dropped.
+    1011, and the exception leaves as itself; left by cancellation, by KeyboardInterrupt or by
+    SystemExit, it says 1001 if that needs no waiting, and is dropped.
 
     Args:
         uri: "ws://", "wss://", or "ws+unix:///path.sock:/resource"; user information becomes Basic

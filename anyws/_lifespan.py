@@ -79,7 +79,7 @@ async def end_connection(connection: Connection, exc: BaseException | None) -> B
     try:
         if exc is None:
             await connection.close()
-        elif is_cancellation(exc):
+        elif is_cancellation(exc) or _ends_the_program(exc):
             await connection._link.drop()
         else:
             connection._link.start_close(Close(CloseCode.INTERNAL_ERROR))
@@ -133,6 +133,18 @@ def is_cancellation(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return error.split(cancelled)[1] is None
     return isinstance(error, cancelled)
+
+
+def _ends_the_program(error: BaseException) -> bool:
+    """Say whether `error` is, or has in it, a KeyboardInterrupt or SystemExit.
+
+    On trio Ctrl-C interrupts the task that runs; on asyncio it cancels the main one. Neither is an
+    error of the endpoint, but "an endpoint is going away" (RFC 6455 section 7.4.1), at once.
+    """
+    ends = (KeyboardInterrupt, SystemExit)
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(ends) is not None
+    return isinstance(error, ends)
 
 
 def raise_bare(group: BaseExceptionGroup[BaseException]) -> None:

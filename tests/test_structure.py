@@ -605,7 +605,7 @@ async def closes_well_with(code: int, peer: Peer) -> None:
 
 
 @both_roles
-@pytest.mark.parametrize("make", [BodyError, KeyboardInterrupt])
+@pytest.mark.parametrize("make", [BodyError, lambda: BaseExceptionGroup("mine", [BodyError()])])
 async def test_block_that_is_left_by_an_exception_shows_the_closing_handshake_with_1011(
     pair: Pair, make: Callable[[], BaseException]
 ) -> None:
@@ -615,6 +615,27 @@ async def test_block_that_is_left_by_an_exception_shows_the_closing_handshake_wi
             async with pair() as (_, peer):
                 tg.start_soon(closes_well_with, 1011, peer)
                 raise error
+
+
+@pytest.mark.behaviour(90)
+@both_roles
+@pytest.mark.parametrize(
+    "make",
+    [
+        KeyboardInterrupt,
+        SystemExit,
+        lambda: BaseExceptionGroup("mine", [BodyError(), KeyboardInterrupt()]),
+    ],
+)
+async def test_block_that_is_left_by_the_end_of_the_program_shows_one_close_frame_and_the_end(
+    pair: Pair, make: Callable[[], BaseException]
+) -> None:
+    error = make()
+    with pytest.raises(type(error)), takes(0):
+        async with pair() as (_, peer):  # a peer that never answers
+            raise error
+    assert close_codes(peer) == [1001]
+    assert stream_has_ended(peer)
 
 
 @pytest.mark.behaviour(90)
