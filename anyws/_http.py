@@ -289,6 +289,16 @@ class Response:
         if flaw is not None:
             raise ValueError(f"reason phrase {flaw}")
 
+    @property
+    def status_code(self) -> int:
+        """The status, by the name that users of `websockets` know."""
+        return self.status
+
+    @property
+    def reason_phrase(self) -> str:
+        """The reason, likewise."""
+        return self.reason
+
     def __repr__(self) -> str:
         return (
             f"Response(status={self.status}, reason={self.reason!r}, headers={self.headers!r}, "

@@ -219,6 +219,11 @@ def test_the_repr_of_a_response_has_the_size_of_the_body_alone() -> None:
     )
 
 
+def test_a_response_has_the_names_that_users_of_websockets_know() -> None:
+    response = Response(404, "Not Found")
+    assert (response.status_code, response.reason_phrase) == (404, "Not Found")
+
+
 def test_a_text_response_is_complete() -> None:
     assert text_response(404, "n\xf6\n") == Response(
         404,
