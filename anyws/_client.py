@@ -24,6 +24,7 @@ from ._options import (
     ConnectionOptions,
     Limits,
     check_arguments,
+    check_extensions,
     check_logger,
     check_seconds,
     check_ssl,
@@ -154,6 +155,7 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         check_ssl(ssl)
         check_logger(logger)
         check_hooks(hooks)
+        check_extensions(extensions, ClientExtension)
         if ssl is not None and not start.secure and stream is None:
             raise ValueError(f"ssl is given, but {start} is not a wss URI")
         self._stream = stream

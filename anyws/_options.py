@@ -67,7 +67,7 @@ def check_seconds(name: str, seconds: float | None) -> None:
         kind = type(seconds).__name__
         raise TypeError(f"{name} must be a number of seconds or None, not {kind}")
     if not seconds > 0:
-        raise ValueError(f"{name} of {seconds} seconds is not above 0")
+        raise ValueError(f"{name} of {seconds} seconds is not above 0; None does without")
 
 
 def check_ssl(
@@ -93,6 +93,18 @@ def check_ssl(
             f"{name} is a context for servers, expected one for clients, such as"
             " ssl.create_default_context()"
         )
+
+
+def check_extensions(extensions: Iterable[object] | None, kind: type) -> None:
+    """See that each can do what one of its side must.
+
+    Raises:
+        TypeError: one cannot.
+    """
+    for extension in extensions or ():
+        if not isinstance(extension, kind):
+            other = type(extension).__name__
+            raise TypeError(f"extensions must be of anyws.sansio.{kind.__name__}, not {other}")
 
 
 def check_place(host: str | None, port: int) -> None:

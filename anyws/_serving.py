@@ -36,6 +36,7 @@ from ._options import (
     Limits,
     check_arguments,
     check_callable,
+    check_extensions,
     check_logger,
     check_place,
     check_seconds,
@@ -67,7 +68,7 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
     Args:
         handler: an async function; it is called with each connection. Its return closes the
             connection with 1000, its exception with 1011.
-        host: a name or address to listen on; None is all interfaces.
+        host: a name or address to listen on; None, or an empty str, is all interfaces.
         port: the TCP port; 0 picks one for all addresses.
         listeners: listeners to accept from, instead of host and port; the server closes them.
         ssl: the context for TLS.
@@ -148,6 +149,7 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
         check_ssl(ssl, server_side=True)
         check_logger(logger)
         check_hooks(hooks)
+        check_extensions(extensions, ServerExtension)
         if handler_errors not in {"log", "raise"}:
             raise ValueError(f"handler_errors {handler_errors!r}, expected 'log' or 'raise'")
         if max_connections is not None and not isinstance(max_connections, int):
@@ -167,7 +169,7 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
             server_header=server_header,
         )
         self._handler = handler
-        self._host = host
+        self._host = host or None
         self._port = port
         self._unix_path: str | PathLike[str] | None = None
         self._own_listeners = listeners

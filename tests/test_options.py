@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 
 import anyws
 from anyws._options import ConnectionOptions, Limits, parse_marks
@@ -59,7 +60,9 @@ def test_low_marks_are_a_quarter_of_the_high_ones_and_half_of_the_read_limit() -
 @pytest.mark.parametrize("seconds", [0, -1.5, float("nan")])
 def test_time_that_is_not_above_0_is_refused(name: str, seconds: float) -> None:
     arguments: dict[str, Any] = {name: seconds}
-    with pytest.raises(ValueError, match=f"^{name} of {seconds} seconds is not above 0$"):
+    with pytest.raises(
+        ValueError, match=f"^{name} of {seconds} seconds is not above 0; None does without$"
+    ):
         ConnectionOptions(**arguments)
 
 
@@ -121,6 +124,19 @@ def test_place_where_nothing_can_listen_is_an_error_of_the_call(
 ) -> None:
     with pytest.raises(error, match=f"^{text}$"):
         anyws.serve(handler, host, port)
+
+
+def test_extension_of_another_library_is_a_type_error_of_the_call() -> None:
+    other: Any = [ServerPerMessageDeflateFactory()]
+    text = "not ServerPerMessageDeflateFactory"
+    with pytest.raises(
+        TypeError, match=f"^extensions must be of anyws.sansio.ServerExtension, {text}$"
+    ):
+        anyws.serve(handler, extensions=other)
+    with pytest.raises(
+        TypeError, match=f"^extensions must be of anyws.sansio.ClientExtension, {text}$"
+    ):
+        anyws.connect("ws://localhost/", extensions=other)
 
 
 def test_context_for_the_other_side_of_tls_is_a_value_error_of_the_call() -> None:

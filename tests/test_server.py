@@ -31,7 +31,7 @@ pytestmark = pytest.mark.anyio
 # Where it listens.
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", None])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", None, ""])
 async def test_port_0_picks_one_port_for_all_addresses(host: str | None) -> None:
     async with serving(echo, host) as server:
         assert server.port > 0

@@ -183,7 +183,7 @@ async def listen_tcp(
             reuse_port=reuse_port,
         )
     except OSError as exc:
-        exc.add_note(f"while listening on {host or 'all interfaces'} port {port}")
+        exc.add_note(f"while listening on {'all interfaces' if host is None else host} port {port}")
         raise
     return _split(listener)
 

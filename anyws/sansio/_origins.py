@@ -6,7 +6,7 @@ Owns the policy and what an origin is; knows nothing of the rest of the handshak
 
 import enum
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
 from .._http import Headers
@@ -64,6 +64,9 @@ class AllowedOrigins:
             return
         if isinstance(policy, str | bytes):
             raise TypeError(f'origins must be a list such as [{policy!r}], SAME_HOST or "*"')
+        if not isinstance(policy, Iterable):
+            kind = type(policy).__name__
+            raise TypeError(f'origins must be a list, SAME_HOST or "*" for any origin, not {kind}')
         for entry in policy:
             self._add(entry)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -134,6 +134,15 @@ def test_two_origins_are_refused_even_by_a_star() -> None:
 @pytest.mark.parametrize("policy", ["https://a.com", "", "null"])
 def test_a_str_is_no_policy(policy: str) -> None:
     with pytest.raises(TypeError, match=r"origins must be a list such as \["):
+        AllowedOrigins(policy)
+
+
+@pytest.mark.parametrize("policy", [None, 5, True])
+def test_what_is_no_list_is_no_policy(policy: Any) -> None:
+    kind = type(policy).__name__
+    with pytest.raises(
+        TypeError, match=rf'^origins must be a list, SAME_HOST or "\*" for any origin, not {kind}$'
+    ):
         AllowedOrigins(policy)
 
 
