@@ -179,12 +179,16 @@ class Connection(ObjectStream[Data]):
 
     @property
     def close_code(self) -> int | None:
-        """The close code that the peer sent, 1006 if none came; None until closed."""
+        """The close code that the peer sent, 1006 if none came; None until closed.
+
+        When the last message has been received the connection may still be closing: the `code` of
+        the ConnectionClosed has it already, and `wait_closed()` waits for it.
+        """
         return self._protocol.close_exc().code if self.closed else None
 
     @property
     def close_reason(self) -> str | None:
-        """The close reason that the peer sent, empty if none came; None until closed."""
+        """The close reason that the peer sent, empty if none came; None until closed, likewise."""
         return self._protocol.close_exc().reason if self.closed else None
 
     @property

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from websockets.exceptions import InvalidStatus
+import trustme
+from websockets.exceptions import ConnectionClosedOK, InvalidStatus
 from websockets.sync.client import connect
 
 ROOT = Path(__file__).parent.parent
@@ -24,13 +25,15 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
 
-SERVER, CLIENT, RECONNECTING, STOPPING, ROUTES, HOOKS, TESTING = blocks("python")
+SERVER, CLIENT, ROOMS, TASKS, TLS_SERVER, TLS_CLIENT, *OTHERS = blocks("python")
+RECONNECTING, STOPPING, ROUTES, HOOKS, TESTING = OTHERS
 
 
-def start(program: str) -> subprocess.Popen[str]:
+def start(program: str, folder: Path = ROOT) -> subprocess.Popen[str]:
     """Start a program in a process of its own, with every warning an error."""
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-X", "dev", "-c", program],
+        cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -73,6 +76,79 @@ def test_quick_start_client_talks_to_quick_start_server() -> None:
     assert re.fullmatch(r"Hello, world!\nb'\\x00\\x01'\n0\.\d{6} seconds there and back\n", out), (
         out
     )
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_quick_start_server_tells_its_clients_on_ctrl_c_and_is_quiet_as_the_text_says(
+    backend: str,
+) -> None:
+    found = re.search(r"`(with contextlib.*)`", README)
+    assert found
+    last_line = found[1].replace("main)", f"main, backend={backend!r})")
+    program = SERVER.replace("8765", "0").replace("anyio.run(main)", last_line)
+    with start(f"import contextlib\n{program}") as server:
+        try:
+            with connect(f"ws://localhost:{read_port(server)}/", open_timeout=DEADLINE) as ws:
+                server.send_signal(signal.SIGINT)
+                with pytest.raises(ConnectionClosedOK):
+                    ws.recv(DEADLINE)
+            out, err = server.communicate(timeout=DEADLINE)
+        finally:
+            server.kill()
+    assert (out, err, server.returncode, ws.close_code) == ("", "", 0, 1001)
+
+
+def test_chat_program_has_rooms() -> None:
+    with start(ROOMS.replace("8765", "0")) as server:
+        try:
+            uri = f"ws://localhost:{read_port(server)}"
+            with connect(f"{uri}/red") as alice, connect(f"{uri}/red") as bob:
+                with connect(f"{uri}/blue") as other:
+                    alice.send("Hello")
+                    assert (alice.recv(DEADLINE), bob.recv(DEADLINE)) == ("Hello", "Hello")
+                    other.send("blue")
+                    assert other.recv(DEADLINE) == "blue"
+        finally:
+            server.kill()
+
+
+def test_tasks_program_ticks_and_leaves_work_for_a_client_that_has_gone() -> None:
+    with start(TASKS.replace("8765", "0").replace("sleep(1)", "sleep(0.05)")) as server:
+        try:
+            with connect(f"ws://localhost:{read_port(server)}/") as ws:
+                assert ws.recv(DEADLINE) == "tick"
+                ws.send("why")
+                assert ws.recv(DEADLINE) == "tick"
+            assert server.stdout is not None
+            assert server.stdout.readline() == "nobody waits for 'why'\n"
+        finally:
+            server.kill()
+    program = TASKS.replace("8765", "0").replace("sleep(2)", "sleep(0)")
+    with start(program) as server:
+        try:
+            with connect(f"ws://localhost:{read_port(server)}/") as ws:
+                ws.send("why")
+                said = {ws.recv(DEADLINE), ws.recv(DEADLINE)}
+        finally:
+            server.kill()
+    assert said == {"tick", "nothing found for 'why'"}
+
+
+def test_tls_client_talks_to_tls_server(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    for pem in certificate.cert_chain_pems:
+        pem.write_to_path(tmp_path / "certificate.pem", append=True)
+    with start(TLS_SERVER.replace("8765", "0"), tmp_path) as server:
+        try:
+            port = read_port(server)
+            with start(TLS_CLIENT.replace("8765", port), tmp_path) as client:
+                out, err = client.communicate(timeout=DEADLINE)
+        finally:
+            server.kill()
+    assert (out, err, client.returncode) == ("Hello, world!\n", "", 0)
 
 
 def test_reconnecting_program_comes_back_to_a_server_that_was_killed() -> None:
