@@ -5,18 +5,15 @@ Owns the values that `connect` and `serve` have in common, and their checks; doe
 
 from __future__ import annotations
 
-import inspect
 import logging
 import ssl
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from .sansio._limits import parse_max_size, parse_pair
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Collection, Iterable
-
-_T = TypeVar("_T")
+    from collections.abc import Collection, Iterable
 
 Limits = int | tuple[int | None, int | None] | None
 """A high-water mark, or (high, low); None is no limit."""
@@ -141,21 +138,6 @@ def check_callable(name: str, value: object) -> None:
     """
     if not callable(value):
         raise TypeError(f"{name} must be a function, not {type(value).__name__}")
-
-
-def check_awaitable(name: str, value: Awaitable[_T]) -> Awaitable[_T]:
-    """See that what a function returned can be awaited, and give it.
-
-    Raises:
-        TypeError: it cannot: the function is no async one, or a generator.
-    """
-    if not inspect.isawaitable(value):
-        kind = type(value).__name__
-        raise TypeError(
-            f"{name} returned {kind}, expected a coroutine: it must be an async function, without"
-            " yield"
-        )
-    return value
 
 
 def check_arguments(function: str, arguments: Iterable[str], others: Collection[str]) -> None:

@@ -37,7 +37,8 @@ from ._client import connect
 from ._connection import Connection
 from ._http import Headers, Response
 from ._lifespan import end_connection, leave_task_group
-from ._options import check_arguments, check_awaitable, check_callable
+from ._options import check_arguments, check_callable
+from ._tasks import check_awaitable
 from .exceptions import (
     ConnectionClosed,
     ConnectionClosedOK,

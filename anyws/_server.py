@@ -29,9 +29,9 @@ from ._connection import Connection
 from ._http import Response, text_response
 from ._lifespan import Lifespan, is_cancellation
 from ._opening import ServerOpening, ServerSettings
-from ._options import check_awaitable, check_seconds
+from ._options import check_seconds
 from ._stats import Past, ServerStats
-from ._tasks import without_cancellation
+from ._tasks import check_awaitable, without_cancellation
 from ._types import OPEN, Close, CloseCode
 from .sansio._closing import check_close
 

@@ -1,18 +1,21 @@
 """Tasks and cancel scopes that an application ties to a connection.
 
-Owns when they are cancelled; knows no frame and no stream.
+Owns when they are cancelled, and that what an application has called there is async; knows no frame
+and no stream.
 """
 
 from __future__ import annotations
 
+import inspect
 import weakref
-from typing import TYPE_CHECKING, Any, TypeVarTuple
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from anyio import CancelScope, get_cancelled_exc_class
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+_T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
 
 
@@ -67,7 +70,7 @@ class UserTasks:
             if self._cancelled:
                 scope.cancel()
             try:
-                await func(*args)
+                await check_awaitable(getattr(func, "__name__", "func"), func(*args))
             except BaseException as exc:
                 # Whoever cancelled it, the task is over. Let out, a cancellation that is not the
                 # scope's (asyncio's own, or that of a task it awaited) would end the connection.
@@ -78,6 +81,21 @@ class UserTasks:
                     raise
             finally:
                 self._scopes.discard(scope)
+
+
+def check_awaitable(name: str, value: Awaitable[_T]) -> Awaitable[_T]:
+    """See that what a function returned can be awaited, and give it.
+
+    Raises:
+        TypeError: it cannot: the function is no async one, or a generator.
+    """
+    if not inspect.isawaitable(value):
+        kind = type(value).__name__
+        raise TypeError(
+            f"{name} returned {kind}, expected a coroutine: it must be an async function, without"
+            " yield"
+        )
+    return value
 
 
 def without_cancellation(error: BaseException) -> BaseException | None:

@@ -171,6 +171,19 @@ async def test_error_of_a_task_closes_with_1011_and_is_the_cause(pair: Pair) -> 
 
 
 @both_roles
+async def test_function_that_is_not_async_is_told_by_its_name(pair: Pair) -> None:
+    def work() -> Any:
+        """Give nothing to await."""
+
+    async with pair() as (ws, peer), background(closes_well, peer):
+        ws.start_soon(work)
+        closed = await fails_to_receive(ws)
+    assert str(closed.__cause__) == (
+        "work returned NoneType, expected a coroutine: it must be an async function, without yield"
+    )
+
+
+@both_roles
 async def test_error_of_a_task_is_logged_once_with_its_traceback(
     pair: Pair, caplog: pytest.LogCaptureFixture
 ) -> None:
