@@ -28,6 +28,7 @@ from ._options import (
     check_logger,
     check_seconds,
     check_ssl,
+    check_stream,
 )
 from ._proxies import find_proxy, parse_proxy
 from ._tunnels import load_socks, open_tunnel
@@ -156,6 +157,8 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         check_logger(logger)
         check_hooks(hooks)
         check_extensions(extensions, ClientExtension)
+        if stream is not None:
+            check_stream(stream)
         if ssl is not None and not start.secure and stream is None:
             raise ValueError(f"ssl is given, but {start} is not a wss URI")
         self._stream = stream
@@ -359,6 +362,7 @@ class wrap_client(connect):  # noqa: N801  # it is used as a function
 
     def __init__(self, stream: ByteStream, uri: str = "ws://localhost/", **arguments: Any) -> None:
         check_arguments("wrap_client", arguments, {"proxy", "proxy_ssl", "max_redirects"})
+        check_stream(stream)
         super().__init__(uri, stream=stream, **arguments)
 
 

@@ -10,6 +10,8 @@ import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from anyio.abc import ByteStream, Listener
+
 from .sansio._limits import parse_max_size, parse_pair
 
 if TYPE_CHECKING:
@@ -90,6 +92,28 @@ def check_ssl(
             f"{name} is a context for servers, expected one for clients, such as"
             " ssl.create_default_context()"
         )
+
+
+def check_stream(stream: object) -> None:
+    """See that a connection can run over it, as it cannot over a socket.
+
+    Raises:
+        TypeError: it is no stream of anyio's kind.
+    """
+    if not isinstance(stream, ByteStream):
+        raise TypeError(f"stream must be an anyio.abc.ByteStream, not {type(stream).__name__}")
+
+
+def check_listeners(listeners: Iterable[object]) -> None:
+    """See that each can be accepted from.
+
+    Raises:
+        TypeError: one cannot, as a socket cannot.
+    """
+    for listener in listeners:
+        if not isinstance(listener, Listener):
+            kind = type(listener).__name__
+            raise TypeError(f"listeners must be of anyio.abc.Listener, not {kind}")
 
 
 def check_extensions(extensions: Iterable[object] | None, kind: type) -> None:

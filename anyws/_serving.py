@@ -37,10 +37,12 @@ from ._options import (
     check_arguments,
     check_callable,
     check_extensions,
+    check_listeners,
     check_logger,
     check_place,
     check_seconds,
     check_ssl,
+    check_stream,
 )
 from ._server import Server, close_stream
 from .exceptions import InvalidMessage
@@ -150,6 +152,9 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
         check_logger(logger)
         check_hooks(hooks)
         check_extensions(extensions, ServerExtension)
+        if listeners is not None:
+            listeners = list(listeners)
+            check_listeners(listeners)
         if handler_errors not in {"log", "raise"}:
             raise ValueError(f"handler_errors {handler_errors!r}, expected 'log' or 'raise'")
         if max_connections is not None and not isinstance(max_connections, int):
@@ -344,6 +349,7 @@ class wrap_server:  # noqa: N801  # it is used as a function: `async with wrap_s
 
     def __init__(self, stream: ByteStream, **arguments: Any) -> None:
         check_arguments("wrap_server", arguments, _SERVER_ARGUMENTS)
+        check_stream(stream)
         self._stream = stream
         self._serve = serve(_no_handler, **arguments)
         self._entered = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from decimal import Decimal
 from typing import Any
@@ -137,6 +138,22 @@ def test_extension_of_another_library_is_a_type_error_of_the_call() -> None:
         TypeError, match=f"^extensions must be of anyws.sansio.ClientExtension, {text}$"
     ):
         anyws.connect("ws://localhost/", extensions=other)
+
+
+def test_socket_is_no_stream_and_no_listener() -> None:
+    with socket.socket() as any_socket:
+        wrong: Any = any_socket
+        text = r"^stream must be an anyio\.abc\.ByteStream, not socket$"
+        with pytest.raises(TypeError, match=text):
+            anyws.connect("ws://localhost/", stream=wrong)
+        with pytest.raises(TypeError, match=text):
+            anyws.wrap_client(wrong)
+        with pytest.raises(TypeError, match=text):
+            anyws.wrap_server(wrong)
+        with pytest.raises(
+            TypeError, match=r"^listeners must be of anyio\.abc\.Listener, not socket$"
+        ):
+            anyws.serve(handler, listeners=[wrong])
 
 
 def test_context_for_the_other_side_of_tls_is_a_value_error_of_the_call() -> None:

@@ -67,6 +67,14 @@ async def test_error_says_where_to_when_there_is_no_unix_socket(folder: Path) ->
         assert info.value.__notes__ == [f"while connecting to {path}"]
 
 
+async def test_error_says_where_when_there_is_no_folder_for_a_unix_socket(folder: Path) -> None:
+    path = folder / "none" / "socket"
+    for argument in (path, str(path)):
+        with pytest.raises(FileNotFoundError) as info:
+            await listen_unix(argument, backlog=None)
+        assert info.value.__notes__ == [f"while listening on {path}"]
+
+
 async def test_all_interfaces_are_listened_on_when_the_host_is_none() -> None:
     with fail_after(LIMIT):
         listeners = await listen_tcp(None, 0, backlog=None, reuse_port=False)

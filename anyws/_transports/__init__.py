@@ -194,7 +194,13 @@ async def listen_unix(path: str | PathLike[str], *, backlog: int | None) -> list
     Raises:
         OSError: it failed.
     """
-    listener = await anyio.create_unix_listener(path, backlog=65536 if backlog is None else backlog)
+    try:
+        listener = await anyio.create_unix_listener(
+            path, backlog=65536 if backlog is None else backlog
+        )
+    except OSError as exc:
+        exc.add_note(f"while listening on {os.fsdecode(path)}")
+        raise
     return _split(listener)
 
 
