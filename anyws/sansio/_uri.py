@@ -4,8 +4,6 @@ Owns the text of URIs; knows no network and resolves no name. RFC 6455 section 3
 RFC 6874.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import re
 import urllib.parse
