@@ -6,11 +6,10 @@ Owns the values that `connect` and `serve` have in common, and their checks; doe
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-from anyio.abc import ByteStream, Listener
 
 from .sansio._limits import parse_max_size, parse_pair
 
@@ -95,25 +94,29 @@ def check_ssl(
 
 
 def check_stream(stream: object) -> None:
-    """See that a connection can run over it, as it cannot over a socket.
+    """See that it is no socket; anything else may be a stream.
 
     Raises:
-        TypeError: it is no stream of anyio's kind.
+        TypeError: it is one.
     """
-    if not isinstance(stream, ByteStream):
-        raise TypeError(f"stream must be an anyio.abc.ByteStream, not {type(stream).__name__}")
+    if isinstance(stream, socket.socket):
+        raise TypeError(
+            "stream must be an anyio.abc.ByteStream, not a socket: SocketStream.from_socket() and"
+            " UNIXSocketStream.from_socket() of anyio.abc make one of it"
+        )
 
 
 def check_listeners(listeners: Iterable[object]) -> None:
-    """See that each can be accepted from.
+    """See that none is a socket; anything else may be a listener.
 
     Raises:
-        TypeError: one cannot, as a socket cannot.
+        TypeError: one is.
     """
-    for listener in listeners:
-        if not isinstance(listener, Listener):
-            kind = type(listener).__name__
-            raise TypeError(f"listeners must be of anyio.abc.Listener, not {kind}")
+    if any(isinstance(listener, socket.socket) for listener in listeners):
+        raise TypeError(
+            "listeners must be of anyio.abc.Listener, not sockets:"
+            " anyio.abc.SocketListener.from_socket() makes one of one"
+        )
 
 
 def check_extensions(extensions: Iterable[object] | None, kind: type) -> None:

@@ -143,7 +143,7 @@ def test_extension_of_another_library_is_a_type_error_of_the_call() -> None:
 def test_socket_is_no_stream_and_no_listener() -> None:
     with socket.socket() as any_socket:
         wrong: Any = any_socket
-        text = r"^stream must be an anyio\.abc\.ByteStream, not socket$"
+        text = r"^stream must be an anyio\.abc\.ByteStream, not a socket: SocketStream\.from_socket"
         with pytest.raises(TypeError, match=text):
             anyws.connect("ws://localhost/", stream=wrong)
         with pytest.raises(TypeError, match=text):
@@ -151,7 +151,8 @@ def test_socket_is_no_stream_and_no_listener() -> None:
         with pytest.raises(TypeError, match=text):
             anyws.wrap_server(wrong)
         with pytest.raises(
-            TypeError, match=r"^listeners must be of anyio\.abc\.Listener, not socket$"
+            TypeError,
+            match=r"^listeners must be of anyio\.abc\.Listener, not sockets: anyio\.abc\.Socket",
         ):
             anyws.serve(handler, listeners=[wrong])
 
