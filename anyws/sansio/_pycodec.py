@@ -261,7 +261,7 @@ class Decoder:
                 try:
                     message = payload.decode()
                 except UnicodeDecodeError:
-                    raise _invalid_text() from None
+                    break
             events.append(message)
             position = stop
             count += 1

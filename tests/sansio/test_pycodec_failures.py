@@ -320,5 +320,12 @@ def test_text_fails_in_fragments_mode_as_soon_as_it_is_wrong() -> None:
     assert decoder.feed(bytes.fromhex("80 05 a0")) == utf8_failure()
 
 
+@pytest.mark.parametrize("wire", ["81 01 ff", "81 02 c3 28", "82 01", "c1 00"])
+def test_messages_before_a_failure_are_counted(wire: str) -> None:
+    decoder = Decoder(masked=False, max_size=None)
+    assert decoder.feed(bytes.fromhex(f"82 01 61 81 02 62 63 {wire}"))[:2] == [b"a", "bc"]
+    assert (decoder.message_count, decoder.payload_size) == (2, 3)
+
+
 def test_binary_may_be_anything() -> None:
     assert decode(bytes.fromhex("02 01 ff 80 02 ed a0")) == [b"\xff\xed\xa0"]
