@@ -256,16 +256,24 @@ def test_environment_chooses_the_codec(value: str | None) -> None:
     environment = {key: text for key, text in os.environ.items() if key != "ANYWS_PURE_PYTHON"}
     if value is not None:
         environment["ANYWS_PURE_PYTHON"] = value
-    code = "from anyws.sansio import IMPLEMENTATION; print(IMPLEMENTATION)"
+    code = (
+        "from anyws.sansio import IMPLEMENTATION, Decoder, _pycodec, apply_mask, encode_frame;"
+        "print(IMPLEMENTATION, *[it is getattr(_pycodec, it.__name__)"
+        " for it in (Decoder, apply_mask, encode_frame)])"
+    )
     found = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, check=True, text=True
     )
-    assert found.stdout.strip() == ("python" if value == "1" or compiled is None else "c")
+    if value == "1" or compiled is None:
+        assert found.stdout == "python True True True\n"
+    else:
+        assert found.stdout == "c False False False\n"
 
 
 def test_codec_in_use_is_named() -> None:
-    names = {"c": "_speedups", "python": "_pycodec"}
-    assert _codec.IMPLEMENTATION in names
+    module = {"c": compiled, "python": _pycodec}[_codec.IMPLEMENTATION]
+    assert module is not None
+    assert _codec.Decoder is module.Decoder
 
 
 @both_codecs
