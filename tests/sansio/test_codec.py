@@ -128,8 +128,8 @@ def streams(draw: st.DrawFn) -> tuple[bytes, Config]:
 budgets = st.one_of(st.none(), st.integers(0, 4), st.integers(0, 200))
 
 
-def cut(draw: st.DrawFn, data: bytes) -> list[bytes]:
-    places = sorted(draw(st.lists(st.integers(0, len(data)), max_size=8)))
+def cut(draw: st.DrawFn, data: bytes, most: int = 8) -> list[bytes]:
+    places = sorted(draw(st.lists(st.integers(0, len(data)), max_size=most)))
     return [data[a:b] for a, b in itertools.pairwise([0, *places, len(data)])]
 
 
@@ -139,6 +139,23 @@ def splits(draw: st.DrawFn) -> tuple[bytes, list[bytes], Config]:
     if draw(st.booleans()):
         return data, [data[i : i + 1] for i in range(len(data))], config
     return data, cut(draw, data), config
+
+
+@st.composite
+def crowds(draw: st.DrawFn) -> tuple[bytes, list[bytes], Config]:
+    """Give several messages in few chunks, so that a budget is spent before the end of one."""
+    config = Config(draw(st.booleans()), None, None, extension=False)
+    mask = draw(st.binary(min_size=4, max_size=4)) if config.masked else None
+    frames = []
+    for text in draw(st.lists(st.text(max_size=8), min_size=3, max_size=8)):
+        payload = text.encode()
+        pieces = cut(draw, payload, 2)
+        for number, piece in enumerate(pieces):
+            opcode = CONT if number else draw(st.sampled_from([TEXT, BINARY]))
+            frames.append(frame(opcode, piece, fin=number == len(pieces) - 1, mask=mask))
+            frames += [frame(PING, piece, mask=mask)] * draw(st.booleans())
+    data = b"".join(frames)
+    return data, cut(draw, data, 2), config
 
 
 def new_decoder(kind: type[_codec.Decoder], config: Config) -> _codec.Decoder:
@@ -181,7 +198,12 @@ def test_events_are_those_of_the_reference_when_the_bytes_are_random(
 
 
 @pytest.mark.parametrize("kind", DECODERS)
-@given(stream=splits(), max_bytes=budgets, max_messages=budgets, eager=st.booleans())
+@given(
+    stream=st.one_of(crowds(), splits()),
+    max_bytes=budgets,
+    max_messages=budgets,
+    eager=st.booleans(),
+)
 def test_budgets_delay_events_and_change_none(
     kind: type[_codec.Decoder],
     stream: tuple[bytes, list[bytes], Config],
