@@ -343,8 +343,8 @@ async def test_broadcast_wait_waits_for_each_and_closes_those_that_take_too_long
 
 async def test_broadcast_wait_ends_with_the_connection() -> None:
     async with servers(2, max_buffer_size=400, write_limit=800) as (connections, _):
-        async with create_task_group() as tg:
-            with takes(1):
+        with takes(1):
+            async with create_task_group() as tg:
                 tg.start_soon(broadcast_wait, connections, bytes(2000))
                 await anyio.sleep(1)
                 for ws in connections:

@@ -84,8 +84,7 @@ async def test_all_ends_when_all_tasks_are_cancelled_at_any_turn_of_an_end(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    if not native:
-        monkeypatch.setenv("ANYWS_NATIVE_TRANSPORTS", "0")
+    monkeypatch.setenv("ANYWS_NATIVE_TRANSPORTS", str(int(native)))
     mine = asyncio.all_tasks()
     for turns in range(16):
         opened = asyncio.Event()
@@ -115,8 +114,7 @@ async def test_all_ends_when_all_tasks_are_cancelled_at_any_turn_of_an_end(
 async def test_listeners_are_closed_when_all_tasks_are_cancelled_at_any_turn_of_a_beginning(
     native: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not native:
-        monkeypatch.setenv("ANYWS_NATIVE_TRANSPORTS", "0")
+    monkeypatch.setenv("ANYWS_NATIVE_TRANSPORTS", str(int(native)))
     mine = asyncio.all_tasks()
     listeners: list[Listener[Any]] = []
 

@@ -201,15 +201,17 @@ class Kind:
     """Whether one direction can end without the other."""
     has_resets: bool = True
     """Whether the peer can break off so that our reading fails."""
+    closes_at_once: bool = False
+    """Whether it closes without waiting when nothing is unsent."""
 
 
 KINDS = {
     "memory": Kind(memory, has_resets=False),
     "tcp": Kind(tcp),
     "tls": Kind(tls, has_halves=False),
-    "native-tcp": Kind(native_tcp),
-    "native-dialled": Kind(native_dialled),
-    "native-unix": Kind(native_unix, has_resets=False),
+    "native-tcp": Kind(native_tcp, closes_at_once=True),
+    "native-dialled": Kind(native_dialled, closes_at_once=True),
+    "native-unix": Kind(native_unix, has_resets=False, closes_at_once=True),
     "native-tls": Kind(native_tls, has_halves=False),
     "native-tls-in-tls": Kind(native_tls_in_tls, has_halves=False),
 }
