@@ -8,11 +8,12 @@ import socket
 import struct
 import sys
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from anyio import EndOfStream, create_task_group, fail_after
+from anyio import CancelScope, EndOfStream, create_task_group, fail_after
 from anyio.abc import SocketAttribute
 from anyio.lowlevel import checkpoint
 
@@ -476,6 +477,20 @@ async def test_receive_that_is_cancelled_loses_nothing() -> None:
         assert await near.receive() == b"Hello"
 
 
+async def test_call_in_a_scope_that_is_cancelled_does_nothing() -> None:
+    async with counted() as (transport, raw, far):
+        far.send(b"Hello")
+        for call in (transport.receive, partial(transport.send, b"a"), transport.send_eof):
+            with CancelScope() as scope:
+                scope.cancel()
+                await call()
+            assert scope.cancelled_caught
+        assert raw.sent == []
+        assert await transport.receive() == b"Hello"
+        await transport.send(b"later")
+        assert receive_all(far) == b"later"
+
+
 async def test_send_that_is_cancelled_lets_the_stream_be_read() -> None:
     async with native_streams() as (near, far):
         async with create_task_group() as tg:
@@ -675,3 +690,26 @@ async def test_task_is_cancelled_though_it_was_woken_in_the_same_turn() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True)
+async def test_task_goes_on_in_the_turn_in_which_comes_what_it_waits_for() -> None:
+    async with counted() as (transport, _, far), running(transport) as run:
+        parking = transport.make_parking()
+        happened: list[str] = []
+
+        def wake() -> None:
+            asyncio.get_running_loop().call_soon(happened.append, "next turn")
+            parking.wake()
+
+        async def wait() -> None:
+            await parking.park()
+            happened.append("task")
+
+        run.on_feed = wake
+        async with create_task_group() as tg:
+            tg.start_soon(wait)
+            await settle()
+            far.send(b"Hello")
+        await settle()
+        assert happened == ["task", "next turn"]
