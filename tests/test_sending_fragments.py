@@ -115,6 +115,20 @@ async def test_item_of_an_async_iterable_is_sent_before_the_next_is_there(
 
 
 @pytest.mark.behaviour(66)
+async def test_wrong_first_item_is_told_before_the_next_is_asked_for(pair: Pair) -> None:
+    def items() -> Iterator[Any]:
+        yield 1
+        raise LookupError("in items")
+
+    async with pair() as (ws, peer):
+        with pytest.raises(TypeError, match="message of type int"):
+            await ws.send(items())
+        await ws.send("next")
+        assert await next_data(peer) == (TEXT, b"next", True)
+        await peer.finish()
+
+
+@pytest.mark.behaviour(66)
 @pytest.mark.parametrize("items", [("a", b"b"), (b"a", "b"), ("a", 1), (b"a", None, b"c")])
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_mixed_types_are_a_type_error_and_close_the_connection(
