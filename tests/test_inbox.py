@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import anyio
 import pytest
 from anyio import create_task_group
+from anyio.lowlevel import checkpoint
 
 from anyws._inbox import MAX_CALLS_WITHOUT_YIELD, Inbox
 from anyws._types import Fragment
 from anyws.exceptions import ConcurrencyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def unlimited() -> Inbox:
@@ -148,6 +154,36 @@ class TestWaiting:
                 inbox.pop()
         assert calls == MAX_CALLS_WITHOUT_YIELD
         assert len(inbox) == 1
+
+    @pytest.mark.parametrize(
+        "put",
+        [
+            lambda inbox: inbox.put("b"),
+            lambda inbox: inbox.put_all(["b"], 1),
+            lambda inbox: inbox.put_messages(["b"]),
+            Inbox.close,
+        ],
+        ids=["put", "put_all", "put_messages", "close"],
+    )
+    async def test_all_may_be_put_while_ready_yields_that_never_had_to_wait(
+        self, put: Callable[[Inbox], object]
+    ) -> None:
+        inbox = unlimited()
+        inbox.put("a")
+        inbox.calls_left = 0
+        ready = []
+
+        async def wait() -> None:
+            ready.append(await inbox.ready())
+
+        async with create_task_group() as tasks:
+            tasks.start_soon(wait)
+            while not inbox.receiving:
+                await checkpoint()
+            put(inbox)
+            assert not ready
+        assert ready == [True]
+        assert inbox.head == "a"
 
     async def test_ready_yields_after_so_many_calls_in_a_row_when_it_is_closed(self) -> None:
         inbox = unlimited()
