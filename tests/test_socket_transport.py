@@ -286,6 +286,20 @@ async def test_nothing_is_sent_before_the_start() -> None:
         assert sum(raw.sent) == 100_006
 
 
+async def test_end_leaves_at_once_but_not_before_the_start() -> None:
+    async with counted() as (transport, _, far):
+        transport.write_eof()
+        far.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            far.recv(1)
+        async with running(transport) as run:
+            await run.written.wait()
+            assert far.recv(1) == b""
+    async with counted() as (transport, _, far), running(transport):
+        transport.write_eof()
+        assert far.recv(1, socket.MSG_DONTWAIT) == b""
+
+
 async def test_paused_before_the_start_is_paused_after_it() -> None:
     async with counted() as (transport, _, far):
         transport.pause_reading()
