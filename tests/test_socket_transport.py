@@ -594,6 +594,16 @@ async def test_listener_that_is_closed_ends_serving() -> None:
         await serve()
 
 
+async def test_listener_may_be_closed_at_once_when_serving_is_cancelled() -> None:
+    listener = await listen()
+    async with create_task_group() as tg:
+        tg.start_soon(listener.serve, Transport.aclose, tg)
+        await settle()
+        tg.cancel_scope.cancel()
+        with CancelScope(shield=True):
+            await listener.aclose()
+
+
 async def test_connection_that_comes_when_serving_is_cancelled_is_served_by_the_next() -> None:
     served: list[Transport] = []
 
