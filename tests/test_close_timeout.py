@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tests.endings import Misbehaviour, Pair
+    from tests.wire import Peer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
@@ -162,6 +163,21 @@ async def test_server_waits_no_longer_than_close_timeout_for_a_client_that_does_
     ):
         with takes(0.5):
             await ws.close()
+
+
+@pytest.mark.behaviour(14)
+async def test_server_waits_no_longer_than_close_timeout_for_a_client_that_answers_late() -> None:
+    async def answers_late(peer: Peer) -> None:
+        await anyio.sleep(6.5)
+        await never_ends(peer)
+
+    async with (
+        server_and_peer(close_timeout=7) as (ws, peer),
+        background(answers_late, peer),
+    ):
+        with takes(7):
+            await ws.close()
+        assert ws.close_code == 1000
 
 
 @both_roles
