@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 import anyws
+from tests.blocks import settle
 from tests.endings import (
     background,
     both_roles,
@@ -374,6 +375,23 @@ async def test_close_works_after_the_block(pair: Pair) -> None:
         await peer.finish()
     with takes(0):
         await ws.close()
+
+
+@both_roles
+async def test_messages_have_no_gap_when_one_found_no_room_while_we_close(pair: Pair) -> None:
+    async with pair(max_queue=2) as (ws, peer), anyio.create_task_group() as tasks:
+        for message in (b"1", b"2", b"3"):
+            await peer.send(TEXT, message)
+        await settle()
+        tasks.start_soon(ws.close)
+        await settle()
+        assert await ws.recv() == "1"
+        await peer.send(TEXT, b"4")
+        await settle()
+        assert await ws.recv() == "2"
+        await closes_well(peer)
+        with pytest.raises(anyws.ConnectionClosedOK):
+            await ws.recv()
 
 
 @both_roles
