@@ -11,6 +11,7 @@ import anyws
 from anyws import State
 from anyws._types import Failure, Role
 from anyws.sansio import Protocol
+from tests.blocks import settle
 from tests.endings import background, both_roles, fails_to_receive, takes
 from tests.wire import CLOSE, MASK, PING, TEXT, Peer, frame
 
@@ -135,6 +136,39 @@ async def test_frames_behind_a_bad_one_are_ignored_while_it_waits(pair: Pair) ->
         close = await peer.read_frame()
         assert (close.opcode, close.code) == (CLOSE, 1002)
         assert await peer.read_until_eof() == b""
+        await peer.finish()
+
+
+@both_roles
+async def test_what_comes_behind_a_bad_frame_that_waits_makes_no_tasks(pair: Pair) -> None:
+    async with pair() as (ws, peer):
+        await peer.send_bytes(text_and_bad_frame(peer))
+        await settle()
+        before = len(anyio.get_running_tasks())
+        for _ in range(20):
+            await peer.send(PING, b"answer me")
+            await settle()
+        assert len(anyio.get_running_tasks()) == before
+        assert await ws.recv() == "Hello"
+        await fails_to_receive(ws)
+        await peer.finish()
+
+
+@both_roles
+@pytest.mark.behaviour(29)
+async def test_all_answers_leave_before_the_close_when_many_messages_precede_a_bad_frame(
+    pair: Pair,
+) -> None:
+    async with pair(max_queue=None) as (ws, peer):
+        mask = MASK if peer.masks else None
+        hello = frame(TEXT, b"Hello", mask=mask)
+        await peer.send_bytes(200 * hello + frame(TEXT, b"bad", rsv=2, mask=mask))
+        with pytest.raises(anyws.ConnectionClosedError):
+            async for message in ws:
+                ws.send_nowait(message)
+        for _ in range(200):
+            assert (await peer.read_frame()).payload == b"Hello"
+        assert (await peer.read_frame()).code == 1002
         await peer.finish()
 
 
