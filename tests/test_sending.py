@@ -394,6 +394,23 @@ async def test_sends_of_many_tasks_keep_the_order_in_which_the_loop_runs_them(pa
         await peer.finish()
 
 
+async def test_send_lets_others_run_now_and_then_and_not_each_time(pair: Pair) -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await checkpoint()
+            turns += 1
+
+    async with pair(write_limit=None) as (ws, _), anyio.create_task_group() as tg:
+        tg.start_soon(count)
+        for _ in range(1000):
+            await ws.send("x")
+        assert 10 < turns < 100
+        tg.cancel_scope.cancel()
+
+
 # Cancellation.
 
 
