@@ -38,6 +38,7 @@ from tests.transports import (
     fill,
     listen,
     native_streams,
+    read_exactly,
     running,
     settle,
 )
@@ -737,3 +738,25 @@ async def test_task_goes_on_in_the_turn_in_which_comes_what_it_waits_for() -> No
             far.send(b"Hello")
         await settle()
         assert happened == ["task", "next turn"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)  # uvloop does not tell
+async def test_event_loop_rests_when_nothing_waits_to_be_sent_any_more() -> None:
+    async with native_streams() as (near, far), running(near):
+        await fill(near)
+        assert await read_exactly(far, FLOOD) == DATA
+        assert await near.drain(0)
+        raw = near.extra(SocketAttribute.raw_socket)
+        assert not asyncio.get_running_loop().remove_writer(raw.fileno())
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)  # uvloop does not tell
+async def test_event_loop_rests_when_what_comes_is_not_to_be_read() -> None:
+    async with native_streams() as (near, far), running(near) as run:
+        near.pause_reading()
+        await far.send(b"Hello")
+        await settle()
+        raw = near.extra(SocketAttribute.raw_socket)
+        assert not asyncio.get_running_loop().remove_reader(raw.fileno())
+        near.resume_reading()
+        await run.receive(5)
