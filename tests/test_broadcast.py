@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 from anyio import create_task_group, fail_after
+from anyio.lowlevel import checkpoint
 
 import anyws
 from anyws import broadcast, broadcast_wait, sansio
+from anyws._lifespan import raise_bare
 from anyws.testing import connection_pair
 from tests.blocks import settle
 from tests.endings import takes
@@ -327,6 +329,15 @@ async def test_slow_connection_is_left_out_and_gets_the_next() -> None:
 
 
 @pytest.mark.behaviour(95)
+async def test_connection_is_not_slow_at_its_high_water_mark() -> None:
+    async with servers(1, max_buffer_size=400, write_limit=800) as (connections, (peer,)):
+        broadcast(connections, bytes(796))  # in a frame of 800 bytes
+        broadcast(connections, b"next")
+        assert (await peer.read_frame()).payload == bytes(796)
+        assert (await peer.read_frame()).payload == b"next"
+
+
+@pytest.mark.behaviour(95)
 async def test_broadcast_wait_waits_for_each_and_closes_those_that_take_too_long() -> None:
     async with servers(3, max_buffer_size=400, write_limit=800) as (connections, peers):
 
@@ -372,6 +383,21 @@ async def test_pair_of_connections_can_be_told_too() -> None:
 
 class Interrupt(BaseException):
     """Stands in for KeyboardInterrupt: on asyncio that would stop the loop."""
+
+
+async def test_interrupt_among_cancellations_stays_bare() -> None:
+    cancelled = anyio.get_cancelled_exc_class()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await checkpoint()
+        except cancelled as exc:
+            found: BaseException = exc
+            raise
+    group = BaseExceptionGroup("", [found, BaseExceptionGroup("", [found, Interrupt()])])
+    with pytest.raises((Interrupt, cancelled)) as raised:
+        raise_bare(group)
+    assert raised.type is Interrupt
 
 
 async def test_interrupt_of_broadcast_wait_stays_bare(monkeypatch: pytest.MonkeyPatch) -> None:
