@@ -310,8 +310,10 @@ class Link:
 
     def _fail_as_found(self) -> None:
         self.protocol.release_failure()
+        # Before the Close frame is written: where it cannot be any more, that came of it.
+        self._cause = self._cause or self.protocol.failure
         self._write_replies()
-        self._settle(self.protocol.failure)
+        self._settle(None)
 
     def _take_pong(self, pong: Pong) -> None:
         latency = self.pings.receive_pong(pong.data)

@@ -65,6 +65,35 @@ async def test_tls_cut_off_after_messages_delivers_them_and_is_a_1006(
     assert isinstance(error.__cause__, ssl.SSLEOFError)
 
 
+@pytest.mark.behaviour(60)
+async def test_bad_frame_is_the_cause_when_tls_is_cut_off_before_it_is_met() -> None:
+    answered = anyio.Event()
+    ended: list[anyws.ConnectionClosed] = []
+    over = anyio.Event()
+
+    async def handler(ws: anyws.Connection) -> None:
+        assert await ws.recv() == "Hello"
+        answered.set()
+        await ws.wait_closed()  # it is busy with its answer when the stream ends
+        with pytest.raises(anyws.ConnectionClosedError) as caught:
+            await ws.recv()
+        ended.append(caught.value)
+        over.set()
+
+    async with serving(handler, ssl=server_context()) as server:
+        peer = await tls_peer(server.port)
+        await open_peer(peer)
+        await peer.send(TEXT, b"Hello")
+        await answered.wait()
+        await peer.send(TEXT, b"bad", rsv=2)
+        assert isinstance(peer.stream, TLSStream)
+        await peer.stream.transport_stream.send_eof()
+        await over.wait()
+        await anyio.aclose_forcefully(peer.stream)
+    (error,) = ended
+    assert isinstance(error.__cause__, anyws.ProtocolError)
+
+
 @pytest.mark.behaviour(32)
 async def test_tls_cut_off_by_the_server_is_a_1006() -> None:
     async def script(stream: TLSStream) -> None:
