@@ -116,6 +116,8 @@ class OutgoingMessage:
                 # One that is left in the midst would wait for the garbage collector, which trio
                 # reports.
                 await items.aclose()
+        if not self._begun:
+            await outbox.yield_if_due()
 
     async def _send_async(self, items: AsyncIterable[DataLike]) -> None:
         # An item does not wait for the next to come; so the last is known too late, and the message

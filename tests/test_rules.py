@@ -19,6 +19,7 @@ import anyws
 import anyws.testing
 from anyws.testing import memory_stream_pair
 from tests.endings import both_roles, closes_well, fails_to_receive
+from tests.sending import fragments
 from tests.wire import BINARY, CLOSE, MASK, PING, PONG, REQUEST, TEXT, Peer, close_payload, frame
 
 if TYPE_CHECKING:
@@ -356,6 +357,14 @@ async def test_pings_and_pongs_let_other_tasks_run(pair: Pair) -> None:
 async def test_fragments_let_other_tasks_run(pair: Pair) -> None:
     async with pair() as (ws, peer):
         assert await longest_row(lambda: ws.send(["x"] * 16), 50) <= MAX_CALLS // 16
+        await peer.finish()
+
+
+@both_roles
+async def test_iterables_without_items_let_other_tasks_run(pair: Pair) -> None:
+    async with pair() as (ws, peer):
+        assert 0 < await longest_row(lambda: ws.send([]), 200) <= MAX_CALLS
+        assert 0 < await longest_row(lambda: ws.send(fragments()), 200) <= MAX_CALLS
         await peer.finish()
 
 
