@@ -281,6 +281,34 @@ async def test_end_of_the_peer_waits_while_reading_is_paused() -> None:
         assert isinstance(run.read_error, ssl.SSLEOFError)
 
 
+async def test_end_of_the_peer_that_waits_is_told_when_the_transport_is_aborted() -> None:
+    async with tls_pair() as (transport, _, far), running(transport) as run:
+        await settle()  # the stream below is being read
+        transport.pause_reading()
+        await far.send_eof()
+        await settle()
+        assert not run.read.is_set()
+        transport.abort()
+        assert not run.read.is_set()
+        await run.read.wait()
+        assert run.read_error is None
+
+
+async def test_end_of_the_peer_is_told_once_when_reading_goes_on_as_the_transport_is_aborted() -> (
+    None
+):
+    async with tls_pair() as (transport, _, far), running(transport) as run:
+        await settle()
+        transport.pause_reading()
+        await far.send_eof()
+        await settle()
+        transport.resume_reading()
+        transport.abort()
+        await run.read.wait()
+        await settle()
+        assert run.read_error is None
+
+
 async def test_garbage_ends_reading_once() -> None:
     async with tls_pair() as (transport, _, far), running(transport) as run:
         await far.send(b"this is no TLS record")

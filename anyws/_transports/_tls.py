@@ -74,6 +74,9 @@ class TLSTransport(Transport):
         self._waiting_to_feed = False
         self._close_notify_sent = False
         self._read_ended = False
+        # Whether the transport below has told us so, which it does once. We hold it back while
+        # reading is paused.
+        self._below_read_ended = False
         self._cut_off = False
         self._aborted = False
 
@@ -364,6 +367,7 @@ class TLSTransport(Transport):
         if error is not None or self._aborted:
             self._end_reading(error)
             return
+        self._below_read_ended = True
         self._incoming.write_eof()
         if not self._paused or self._close_notify_sent:
             self._feed_plain()
@@ -406,9 +410,12 @@ class TLSTransport(Transport):
         self._task_group.start_soon(self._feed_rest, name="anyws TLS")
 
     async def _feed_rest(self) -> None:
-        """Feed what was here before, then read on."""
+        """Feed what was here before, then read on; or tell the end, once aborted."""
         self._waiting_to_feed = False
-        if not self._aborted:
+        if self._aborted:
+            if self._below_read_ended:
+                self._end_reading(None)
+        else:
             self._feed_plain()
             if not self._paused:
                 self._below.resume_reading()
@@ -425,3 +432,5 @@ class TLSTransport(Transport):
         self._aborted = True
         self._drop_unsent()
         self._below.abort()
+        if self._below_read_ended and not self._read_ended and not self._waiting_to_feed:
+            self._feed_soon()  # nobody else would tell the end that was held back
