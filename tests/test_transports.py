@@ -52,6 +52,15 @@ async def test_transport_is_a_byte_stream(kind: Kind) -> None:
         assert await transport.receive() == b"bye"
 
 
+async def test_rest_of_what_was_received_before_the_transport_runs_is_fed(kind: Kind) -> None:
+    async with linked(kind) as (transport, peer):
+        await peer.send(b"Hello")
+        assert await transport.receive(1) == b"H"
+        async with running(transport) as run:
+            await run.receive(4)
+        assert run.received == b"ello"
+
+
 async def test_transport_has_the_attributes_of_its_stream(kind: Kind) -> None:
     async with linked(kind) as (transport, peer):
         if kind is not KINDS["memory"]:
