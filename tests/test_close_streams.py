@@ -77,6 +77,30 @@ async def test_close_of_a_stream_that_hangs_takes_close_timeout_when_the_peer_le
             await far.aclose()
 
 
+class StubbornStream(FaultyStream):
+    """A stream whose send() waits for ever, once told, even when it is closed."""
+
+    stuck = False
+
+    async def send(self, item: bytes) -> None:
+        if self.stuck:
+            await anyio.sleep_forever()
+        await super().send(item)
+
+
+async def test_block_ends_when_a_send_hangs_though_the_stream_is_closed() -> None:
+    near, far = memory_stream_pair()
+    await far.send(REQUEST + b"\r\n")
+    stream = StubbornStream(near)
+    with anyio.fail_after(100), takes(0):
+        async with anyws.wrap_server(stream, close_timeout=7) as ws:
+            stream.stuck = True
+            ws.send_nowait("text")
+            await far.aclose()
+            with pytest.raises(anyws.ConnectionClosedError):
+                await ws.recv()
+
+
 class UnclosableStream(FaultyStream):
     """A stream whose aclose() fails."""
 
