@@ -718,26 +718,29 @@ async def test_task_is_cancelled_though_it_was_woken_in_the_same_turn() -> None:
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True)
-async def test_task_goes_on_in_the_turn_in_which_comes_what_it_waits_for() -> None:
-    async with counted() as (transport, _, far), running(transport) as run:
+async def test_task_goes_on_and_writes_in_the_turn_in_which_comes_what_it_waits_for() -> None:
+    async with counted() as (transport, raw, far), running(transport) as run:
         parking = transport.make_parking()
-        happened: list[str] = []
+        sent_in_turn: list[int] = []
 
         def wake() -> None:
-            asyncio.get_running_loop().call_soon(happened.append, "next turn")
+            asyncio.get_running_loop().call_soon(lambda: sent_in_turn.extend(raw.sent))
             parking.wake()
 
-        async def wait() -> None:
-            await parking.park()
-            happened.append("task")
+        async def answer() -> None:
+            while True:
+                await parking.park()
+                for _ in range(3):
+                    transport.write(b"a")
 
         run.on_feed = wake
         async with create_task_group() as tg:
-            tg.start_soon(wait)
+            tg.start_soon(answer)
             await settle()
             far.send(b"Hello")
-        await settle()
-        assert happened == ["task", "next turn"]
+            await settle()
+            tg.cancel_scope.cancel()
+        assert sent_in_turn == [1, 2]
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)  # uvloop does not tell
