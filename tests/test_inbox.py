@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import coroutine
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 from anyio import create_task_group
-from anyio.lowlevel import checkpoint
 
 from anyws._inbox import MAX_CALLS_WITHOUT_YIELD, Inbox
 from anyws._types import Fragment
 from anyws.exceptions import ConcurrencyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine, Generator
+
+
+@coroutine
+def interrupted(
+    call: Coroutine[Any, Any, bool], act: Callable[[], object]
+) -> Generator[Any, Any, bool]:
+    """Run `call`, and `act` where it yields to the event loop for the first time."""
+    wanted = call.send(None)
+    act()
+    try:
+        while True:
+            sent = yield wanted
+            wanted = call.send(sent)
+    except StopIteration as end:
+        return bool(end.value)
 
 
 def unlimited() -> Inbox:
@@ -171,18 +186,7 @@ class TestWaiting:
         inbox = unlimited()
         inbox.put("a")
         inbox.calls_left = 0
-        ready = []
-
-        async def wait() -> None:
-            ready.append(await inbox.ready())
-
-        async with create_task_group() as tasks:
-            tasks.start_soon(wait)
-            while not inbox.receiving:
-                await checkpoint()
-            put(inbox)
-            assert not ready
-        assert ready == [True]
+        assert await interrupted(inbox.ready(), lambda: put(inbox))
         assert inbox.head == "a"
 
     async def test_ready_yields_after_so_many_calls_in_a_row_when_it_is_closed(self) -> None:
