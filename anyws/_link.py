@@ -129,9 +129,7 @@ class Link:
         self.watcher: Watcher | None = None
         self.closed: Latch = Latch()
         """Set when the connection is over and its transport closed."""
-        self.outbox: Outbox = Outbox(
-            transport, protocol, self.inbox, options.write_marks, self._raise_closed
-        )
+        self.outbox: Outbox = Outbox(transport, protocol, self.inbox, options.write_marks, self)
         # What the application lifts for itself it does not lift for its peers.
         limited = self.outbox.high < math.inf
         self._pong_limit = self.outbox.high if limited else _PONG_LIMIT
@@ -418,10 +416,14 @@ class Link:
             ConnectionClosed: it is not.
         """
         if self.protocol.state is not OPEN:
-            await self._raise_closed()
+            await self.raise_closed()
 
-    async def _raise_closed(self) -> NoReturn:
-        # How it ended is known once the peer has answered our Close, or will not.
+    async def raise_closed(self) -> NoReturn:
+        """Raise how the connection ended, once the peer has answered our Close, or will not.
+
+        Raises:
+            ConnectionClosed: always.
+        """
         await self._settled.wait()  # the watchdog bounds it
         raise self.closed_error()
 

@@ -7,7 +7,8 @@ counterpart of `_inbox`. RFC 6455 section 5.4.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
+from typing import Protocol as Interface
 
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
@@ -16,14 +17,18 @@ from ._keepalive import Stalls
 from ._types import OPEN
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from typing import NoReturn
-
     import anyio
 
     from ._inbox import Inbox
     from ._transports import Transport
     from .sansio._protocol import Protocol
+
+
+class Ending(Interface):
+    """Who knows how the connection ends."""
+
+    async def raise_closed(self) -> NoReturn:
+        """Raise it as ConnectionClosed, once it is known."""
 
 
 class Outbox:
@@ -34,14 +39,15 @@ class Outbox:
         protocol: says whether the connection is open.
         inbox: counts the calls that have not yielded, of those that receive too.
         write_marks: unsent bytes above which a message has to wait, and down to which it does.
-        raise_closed: raises how the connection ended, once that is known.
+        ending: raises how the connection ended. No bound method of it: an idle connection has one
+            of these.
     """
 
     __slots__ = (
+        "_ending",
         "_inbox",
         "_low",
         "_protocol",
-        "_raise_closed",
         "_transport",
         "fragmenting",
         "high",
@@ -54,12 +60,12 @@ class Outbox:
         protocol: Protocol,
         inbox: Inbox,
         write_marks: tuple[int | None, int | None],
-        raise_closed: Callable[[], Awaitable[NoReturn]],
+        ending: Ending,
     ) -> None:
         self._transport = transport
         self._protocol = protocol
         self._inbox = inbox
-        self._raise_closed = raise_closed
+        self._ending = ending
         high, low = write_marks
         self.high: float = math.inf if high is None else high
         """Unsent bytes above which a message has to wait."""
@@ -89,9 +95,9 @@ class Outbox:
                 await self.fragmenting.wait()
             elif not await self._drain():
                 # It gives that at once from now on, and we are told of the loss only later.
-                await self._raise_closed()
+                await self._ending.raise_closed()
         if self._protocol.state is not OPEN:
-            await self._raise_closed()
+            await self._ending.raise_closed()
 
     async def drain(self) -> None:
         """Wait while more than the high-water mark is unsent.
@@ -102,7 +108,7 @@ class Outbox:
         Cancellation: what was written goes out.
         """
         if self._transport.write_buffer_size > self.high and not await self._drain():
-            await self._raise_closed()
+            await self._ending.raise_closed()
 
     async def _drain(self) -> bool:
         """Wait until the buffer is down to its low-water mark; False when the end came before."""

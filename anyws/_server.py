@@ -234,7 +234,7 @@ class Server:
         self._accepted += 1
         took_place = False
 
-        def admit() -> Response | None:
+        def admit() -> "Response | None":  # not evaluated anew for each connection
             nonlocal took_place
             if self._max_connections is not None and self._places_taken >= self._max_connections:
                 return text_response(503, "the server has no room for another connection\n")
