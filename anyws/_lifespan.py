@@ -43,21 +43,12 @@ class Lifespan:
     async def __aenter__(self) -> Connection:
         await self._task_group.__aenter__()
         try:
-            self._connection._link.start(self._task_group, self._trailing_data)
-        except BaseException:  # an interrupt, or what the event loop has against the socket
-            await self._undo()
+            await begin_connection(self._connection, self._task_group, self._trailing_data)
+        except BaseException:
+            self._task_group.cancel_scope.cancel()
+            await self._task_group.__aexit__(None, None, None)
             raise
         return self._connection
-
-    async def _undo(self) -> None:
-        """Leave nothing of a connection that has not quite begun to live."""
-        link = self._connection._link
-        link.transport.abort()
-        # An aborted transport is closed without waiting, which bounds the shield.
-        with CancelScope(shield=True), suppress(Exception):
-            await link.transport.aclose()
-        self._task_group.cancel_scope.cancel()
-        await self._task_group.__aexit__(None, None, None)
 
     async def __aexit__(
         self,
@@ -67,6 +58,29 @@ class Lifespan:
     ) -> None:
         interruption = await end_connection(self._connection, exc)
         await leave_task_group(self._task_group, exc, interruption)
+
+
+async def begin_connection(
+    connection: Connection, task_group: TaskGroup, trailing_data: bytes
+) -> None:
+    """Let a connection begin to live; its transport is closed where that fails.
+
+    Args:
+        connection: as for `Lifespan`.
+        task_group: where its tasks are to run.
+        trailing_data: as for `Lifespan`.
+
+    Cancellation: it waits for nothing.
+    """
+    link = connection._link
+    try:
+        link.start(task_group, trailing_data)
+    except BaseException:  # an interrupt, or what the event loop has against the socket
+        link.transport.abort()
+        # An aborted transport is closed without waiting, which bounds the shield.
+        with CancelScope(shield=True), suppress(Exception):
+            await link.transport.aclose()
+        raise
 
 
 async def end_connection(connection: Connection, exc: BaseException | None) -> BaseException | None:

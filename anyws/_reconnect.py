@@ -36,7 +36,7 @@ from anyio import (
 from ._client import connect
 from ._connection import Connection
 from ._http import Headers, Response
-from ._lifespan import end_connection, leave_task_group
+from ._lifespan import begin_connection, end_connection, leave_task_group
 from ._options import check_arguments, check_callable
 from ._tasks import check_awaitable
 from .exceptions import (
@@ -329,11 +329,16 @@ class Session:
                 raise
             self._schedule(f"{type(exc).__name__}: {exc}", parse_retry_after(exc))
             return None
-        self._connection, trailing_data = opened
+        connection, trailing_data = opened
+        self._connection = connection
         self._stable = False
-        self._connection._link.start(self._task_group, trailing_data)
-        self._task_group.start_soon(self._watch, self._connection, name="anyws reconnect")
-        return self._connection
+        try:
+            await begin_connection(connection, self._task_group, trailing_data)
+        except BaseException:
+            self._connection = None  # it is over already
+            raise
+        self._task_group.start_soon(self._watch, connection, name="anyws reconnect")
+        return connection
 
     async def _watch(self, connection: Connection) -> None:
         """Begin the back-off anew once the connection has stayed open for long enough."""

@@ -10,10 +10,14 @@ import pytest
 
 import anyws
 from anyws import Backoff
+from anyws._link import Link
+from anyws._types import Role
 from tests.sockets import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from anyio.abc import TaskGroup
 
 pytestmark = pytest.mark.anyio
 
@@ -67,3 +71,24 @@ async def test_client_comes_back_to_a_server_that_is_restarted_10_times() -> Non
                         break
     assert messages == [str(number) for number in range(RESTARTS)]
     assert session.attempts >= RESTARTS
+
+
+async def test_what_comes_up_as_a_connection_begins_to_live_leaves_the_block_as_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = ZeroDivisionError()
+    start = Link.start
+
+    def fail(link: Link, task_group: TaskGroup, trailing_data: bytes) -> None:
+        if link.protocol.role is Role.CLIENT:
+            raise error
+        start(link, task_group, trailing_data)
+
+    monkeypatch.setattr(Link, "start", fail)
+    with anyio.fail_after(LIMIT):
+        async with anyws.serve(greeter("Hello"), "127.0.0.1") as server:
+            with pytest.raises(ZeroDivisionError) as caught:
+                async with anyws.reconnect(f"ws://127.0.0.1:{server.port}/") as session:
+                    await anext(session)
+            await server.close()
+    assert caught.value is error
