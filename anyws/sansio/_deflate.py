@@ -287,8 +287,8 @@ class Deflate(Extension):
             if self.local_no_context_takeover:
                 self._compressor = None
             # Section 7.2.1: "Remove 4 octets (that are 0x00 0x00 0xff 0xff) from the tail end."
-            flushed = flushed[: -len(TAIL)] or EMPTY_MESSAGE
-        return compressed + flushed
+            flushed = flushed[:-4] or EMPTY_MESSAGE  # len(TAIL), as a constant
+        return compressed + flushed if compressed else flushed
 
     def restart(self) -> None:
         """Begin the next message with an empty window, as without context takeover.
@@ -315,21 +315,24 @@ class Deflate(Extension):
         if fin and begun:
             payload = b"".join((payload, TAIL))
         # zlib takes 0 for no limit, and no number that is no size.
-        room = 0 if max_size is None else min(max_size, sys.maxsize - 1) + 1
+        room = 0
+        if max_size is not None:
+            room = max_size + 1 if max_size < sys.maxsize else sys.maxsize
         try:
-            data = self._inflate(payload, room, fin=fin) if begun else b""
+            data = self._inflate(payload, room, fin) if begun else b""
         except error as exc:
             raise ProtocolError(f"compressed message is corrupt: {exc}") from exc
         if max_size is not None and len(data) > max_size:
             raise PayloadTooBig(f"message inflates to more than the {max_size} bytes it may have")
-        if fin and self.remote_no_context_takeover:
-            self._decompressor = None
-            self._window.clear()
-        elif fin and self._decompressor is not None:
-            self._window.clear()
+        if fin:
+            if self.remote_no_context_takeover:
+                self._decompressor = None
+                self._window.clear()
+            elif self._decompressor is not None:
+                self._window.clear()
         return data
 
-    def _inflate(self, payload: BytesLike, room: int, *, fin: bool) -> bytes:
+    def _inflate(self, payload: BytesLike, room: int, fin: bool) -> bytes:
         """Inflate `payload`, or as much of it as gives `room` bytes."""
         decompressor = self._decompressor
         if decompressor is None:
