@@ -89,6 +89,9 @@ def test_quick_start_server_tells_its_clients_on_ctrl_c_and_is_quiet_as_the_text
     with start(f"import contextlib\n{program}") as server:
         try:
             with connect(f"ws://localhost:{read_port(server)}/", open_timeout=DEADLINE) as ws:
+                # A client's handshake is over before the server's: that one must not be met in it.
+                ws.send("Hello")
+                assert ws.recv(DEADLINE) == "Hello"
                 server.send_signal(signal.SIGINT)
                 with pytest.raises(ConnectionClosedOK):
                     ws.recv(DEADLINE)
