@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 ROUNDS = 5
 SECONDS = 0.6
 WARMUP = 0.3
+# Microseconds: a round trip within a data centre.
+PAUSE = 100.0
 # Enough to see that everything works.
 QUICK_SECONDS = 0.05
 
@@ -50,6 +52,18 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help=f"of each measurement; {SECONDS} by default")
     parser.add_argument(
         "--quick", action="store_true", help="one round of tiny measurements: does everything work?"
+    )
+    parser.add_argument(
+        "--pause",
+        type=float,
+        default=PAUSE,
+        help="microseconds that the load generator takes to answer, where one message is under way"
+        f" at a time; {PAUSE:g} by default",
+    )
+    parser.add_argument(
+        "--sleep",
+        action="store_true",
+        help="let the load generator sleep while it waits: the endpoint pays for waking it",
     )
     parser.add_argument(
         "--output",
@@ -161,10 +175,12 @@ def main(words: Sequence[str] | None = None) -> int:
     scenarios, variants = arguments.scenarios, arguments.variants
     measurements: list[Measurement] = []
     with tempfile.TemporaryDirectory() as name:
-        generator = Generator(Path(name))
+        cores = choose_cores()
+        # On one core it would keep the endpoint from working.
+        sleep = arguments.sleep or cores[0] == cores[1]
+        generator = Generator(Path(name), sleep=sleep, pause=arguments.pause / 1e6)
         if any(scenario.tls for scenario in scenarios):
             write_certificates(Path(name))
-        cores = choose_cores()
         warmup = min(WARMUP, arguments.seconds)
         setup = Setup(generator, Path(name), *cores, arguments.seconds, warmup)
         given = sys.argv[1:] if words is None else words
@@ -174,6 +190,8 @@ def main(words: Sequence[str] | None = None) -> int:
             seconds=arguments.seconds,
             language=generator.language,
             cores=cores,
+            sleep=sleep,
+            pause=arguments.pause,
             quick=arguments.quick,
         )
         # This process has nothing to do while one is measured, and does it elsewhere.

@@ -41,7 +41,7 @@ _CUT = 4.0
 _STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#1f2328}.head{font-size:20px;font-weight:600}"
     ".title{font-size:13px;font-weight:600}"
-    ".small{fill:#59636e;stroke:#fff;stroke-width:3px;paint-order:stroke}.ours{font-weight:600}"
+    ".small{fill:#59636e}.halo{stroke:#fff;stroke-width:3px}.ours{font-weight:600}"
     ".end{text-anchor:end}.bar-ours{fill:#0b6bcb}.bar-raw{fill:#d0d7de}.bar-peer{fill:#8c959f}"
     ".bar-base{fill:#bf8700}.rule{stroke:#bf8700;stroke-dasharray:2 3}"
 )
@@ -135,9 +135,12 @@ def _render_bar(variant: Variant, cell: Cell, scale: float, y: int) -> str:
         value = f"→ {value}"
     if cell.ratio is not None:
         value += f" [{cell.ratio:.2f}]"
+    # The baseline's rule must not run through it, and not all viewers can paint a stroke first.
+    place = (_NAMES + size + 6, y + 10, value)
     return (
         f'<rect class="bar-{kind}" x="{_NAMES}" y="{y}" width="{size:.1f}" height="12"/>'
-        + _text(_NAMES + size + 6, y + 10, value, "small")
+        + _text(*place, "small halo")
+        + _text(*place, "small")
     )
 
 

@@ -31,6 +31,8 @@ _KEY = base64.b64encode(b"anyws benchmarks")
 _MASKING_KEY = b"\x37\xfa\x21\x3d"
 # What DEFLATE ends a message with, and permessage-deflate leaves out (RFC 7692 section 7.2.1).
 _TAIL = b"\x00\x00\xff\xff"
+# An empty block with BFINAL, fixed codes.
+_FINAL_BLOCK = b"\x03\x00"
 
 DEFLATE_OFFER = "permessage-deflate; client_no_context_takeover; client_max_window_bits"
 """Our frames are built once, so no message may refer to the one before; the server's may."""
@@ -117,10 +119,14 @@ def build_payload(size: int) -> bytes:
     return (bytes(range(251)) * (size // 251 + 1))[:size]
 
 
-def build_json(size: int) -> bytes:
-    """Make JSON text of exactly `size` bytes, of which DEFLATE leaves a quarter or so."""
+def build_json(size: int, number: int = 7) -> bytes:
+    """Make JSON text of exactly `size` bytes, of which DEFLATE leaves a quarter or so.
+
+    Args:
+        size: bytes of it.
+        number: another one gives other text.
+    """
     rows: list[dict[str, object]] = []
-    number = 7
     text = b"[]"
     while True:
         number = number * 48271 % 2147483647
@@ -139,51 +145,79 @@ def deflate(data: bytes) -> bytes:
     return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)).removesuffix(_TAIL)
 
 
-def split_frame(data: bytes) -> tuple[bytes, bytes] | None:
-    """Give header and payload of an unmasked frame that `data` begins with, if it is whole."""
-    if len(data) < 2:
-        return None
-    extra = {126: 2, 127: 8}.get(data[1], 0)
-    header = data[: 2 + extra]
-    size = data[1] if not extra else int.from_bytes(header[2:], "big")
-    payload = data[2 + extra : 2 + extra + size]
-    return (header, payload) if len(header) == 2 + extra and len(payload) == size else None
-
-
-def settle_deflated(replies: Sequence[bytes], message: bytes) -> list[bytes]:
-    """Check compressed replies that all are `message`; leave out those that repeat the one before.
-
-    A server that compresses with context takeover answers the same message in fewer bytes after the
-    first, and from then on always alike.
-
-    Args:
-        replies: whole frames in the order in which they came on one connection.
-        message: what each of them is to be.
-
-    Returns:
-        The replies up to the first from which on all are the same.
+def split_frame(data: bytes | bytearray, start: int = 0) -> tuple[bytes, bytes] | None:
+    """Give header and payload of the unmasked frame that begins at `start`, if it is whole.
 
     Raises:
-        ValueError: a reply is not compressed, or not the message, or they never settle.
+        ValueError: it is masked.
     """
+    header = bytes(data[start : start + 2])
+    if len(header) < 2:
+        return None
+    if header[1] & _MASKED:
+        raise ValueError("is masked")
+    size = header[1]
+    if size >= 126:
+        extended = bytes(data[start + 2 : start + (4 if size == 126 else 10)])
+        if len(extended) < (2 if size == 126 else 8):
+            return None
+        header += extended
+        size = int.from_bytes(extended, "big")
+    begin = start + len(header)
+    payload = bytes(data[begin : begin + size])
+    return (header, payload) if len(payload) == size else None
+
+
+def check_deflated(record: bytes, messages: Sequence[bytes]) -> int:
+    """Check recorded replies that are compressed: on each connection the messages, in turn.
+
+    Args:
+        record: chunks in the order in which they came: four bytes each for the number of the
+            connection and for the size, the lowest first, and the bytes.
+        messages: what the replies are to be; after the last comes the first again.
+
+    Returns:
+        How many replies there are.
+
+    Raises:
+        ValueError: a reply is not compressed, or corrupt, or not the message, or not whole.
+    """
+    streams: dict[int, bytearray] = {}
+    at = 0
+    while at < len(record):
+        connection, size = struct.unpack_from("<II", record, at)
+        streams.setdefault(connection, bytearray()).extend(record[at + 8 : at + 8 + size])
+        at += 8 + size
+    return sum(_check_stream(n, bytes(data), messages) for n, data in streams.items())
+
+
+def _check_stream(connection: int, data: bytes, messages: Sequence[bytes]) -> int:
     decompressor = zlib.decompressobj(wbits=-15)
-    for number, reply in enumerate(replies):
-        parts = split_frame(reply)
+    number = at = 0
+    while at < len(data):
+        where = f"reply {number} on connection {connection}"
+        parts = split_frame(data, at)
         if parts is None:
-            raise ValueError(f"reply {number} is no frame")
+            raise ValueError(f"{where} is no whole frame")
         header, payload = parts
         if header[0] != _FIN | RSV1 | TEXT:
-            raise ValueError(f"reply {number} is not compressed Text, but {header[0]:#x}")
-        if decompressor.decompress(payload + _TAIL) != message:
-            raise ValueError(f"reply {number} is another message")
-    last = len(replies) - 1
-    while last > 0 and replies[last - 1] == replies[-1]:
-        last -= 1
-    if last > len(replies) // 2:
-        raise ValueError("the compressed replies do not settle")
-    return list(replies[: last + 1])
+            raise ValueError(f"{where} is not compressed Text, but {header[0]:#x}")
+        try:
+            message = decompressor.decompress(payload + _TAIL)
+            # What a final block behind it does not end was cut.
+            ended = decompressor.copy()
+            ended.decompress(_FINAL_BLOCK)
+        except zlib.error as exc:
+            raise ValueError(f"{where} is corrupt: {exc}") from exc
+        if message != messages[number % len(messages)]:
+            raise ValueError(f"{where} is another message")
+        if decompressor.eof or not ended.eof or ended.unused_data:
+            raise ValueError(f"{where} has more or less than its blocks")
+        at += len(header) + len(payload)
+        number += 1
+    return number
 
 
-def pack_replies(replies: Sequence[bytes]) -> bytes:
-    """Give the file that the load generator reads its replies from."""
-    return b"".join(struct.pack("<I", len(reply)) + reply for reply in replies)
+def pack(frames: Sequence[bytes]) -> bytes:
+    """Give the file that the load generator reads its requests or replies from."""
+    return b"".join(struct.pack("<I", len(frame)) + frame for frame in frames)

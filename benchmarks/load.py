@@ -1,15 +1,17 @@
 """The load generator in Python: for TLS, and where there is no C compiler. load.c is the usual one.
 
 Owns connections and their timing; knows nothing of WebSocket but where the head of an HTTP response
-ends, and the masking key (RFC 6455 section 5.3) where a client's replies are masked. The command
-line and the lines that it says are those of load.c.
+ends, the masking key (RFC 6455 section 5.3) where a client's replies are masked, and frames where
+replies are recorded. The command line and the lines that it says are those of load.c.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import itertools
+import selectors
 import signal
 import socket
 import ssl
@@ -18,6 +20,8 @@ import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
+
+from . import frames
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +32,18 @@ SILENCE = 10.0
 
 # Seconds, besides those that are asked for. Nothing here lasts longer, whatever happens.
 _LIFETIME = 60
+
+
+class RestlessSelector(selectors.DefaultSelector):
+    """A selector that asks again and again, so that nobody has to wake it; load.c says why."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait for events without sleeping, `timeout` seconds at the most."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not (events := super().select(0)):
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+        return events
 
 
 class LoadError(Exception):
@@ -48,21 +64,24 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--max-operations", type=int, default=1 << 40)
     parser.add_argument("--handshake", type=Path)
     parser.add_argument("--accept", default="")
-    parser.add_argument("--request", type=Path, required=True)
-    parser.add_argument("--replies", type=Path, required=True)
+    parser.add_argument("--requests", type=Path, required=True)
+    parser.add_argument("--replies", type=Path)
+    parser.add_argument("--record", type=Path)
+    parser.add_argument("--sleep", action="store_true")
+    parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--key-offset", type=int)
     parser.add_argument("--tls", type=Path, help="the certificate that the server must show")
     return parser.parse_args(words)
 
 
-def unpack_replies(content: bytes) -> list[bytes]:
-    """Read the file of replies: each is four bytes of size, the lowest first, and its bytes."""
-    replies = []
+def unpack(content: bytes) -> list[bytes]:
+    """Read a file of frames: each is four bytes of size, the lowest first, and its bytes."""
+    found = []
     while content:
         (size,) = struct.unpack_from("<I", content)
-        replies.append(content[4 : 4 + size])
+        found.append(content[4 : 4 + size])
         content = content[4 + size :]
-    return replies
+    return found
 
 
 def unmask(reply: bytes, key_offset: int) -> bytes:
@@ -76,11 +95,14 @@ def unmask(reply: bytes, key_offset: int) -> bytes:
 class Connection(asyncio.Protocol):
     """One connection: the head of its handshake first, then replies."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, number: int) -> None:
         self._load = load
+        self._number = number
+        self.requests = itertools.cycle(load.requests)
         self._head: bytearray | None = bytearray() if load.handshake else None
         self._received = bytearray()
         self.reply_number = 0
+        self.in_flight = 0
         self.opened = asyncio.get_running_loop().create_future()
         self.ended = asyncio.get_running_loop().create_future()
 
@@ -98,6 +120,16 @@ class Connection(asyncio.Protocol):
             self._read_head(data)
             return
         self._received += data
+        before = self.reply_number
+        try:
+            (self._compare if self._load.record is None else self._record)(data)
+        except ValueError as exc:
+            self._load.fail(f"reply {self.reply_number} {exc}")
+        else:
+            if self.reply_number > before:
+                self._load.count_replies(self, self.reply_number - before)
+
+    def _compare(self, _: bytes) -> None:
         wanted = self._load.wanted(self.reply_number)
         while len(self._received) >= len(wanted):
             reply = bytes(self._received[: len(wanted)])
@@ -105,11 +137,16 @@ class Connection(asyncio.Protocol):
             if self._load.key_offset is not None:
                 reply = unmask(reply, self._load.key_offset)
             if reply != wanted:
-                self._load.fail(f"reply {self.reply_number} differs from what was expected")
-                return
+                raise ValueError("differs from what was expected")
             self.reply_number += 1
-            self._load.count_reply(self)
             wanted = self._load.wanted(self.reply_number)
+
+    def _record(self, data: bytes) -> None:
+        assert self._load.record is not None
+        self._load.record += [struct.pack("<II", self._number, len(data)), data]
+        while (parts := frames.split_frame(self._received)) is not None:
+            del self._received[: sum(map(len, parts))]
+            self.reply_number += 1
 
     def _read_head(self, data: bytes) -> None:
         assert self._head is not None
@@ -142,8 +179,9 @@ class Load:
         self.handshake = arguments.handshake.read_bytes() if arguments.handshake else b""
         self.accept = arguments.accept.encode()
         self.key_offset: int | None = arguments.key_offset
-        self._request = arguments.request.read_bytes()
-        self._replies = unpack_replies(arguments.replies.read_bytes())
+        self.requests = unpack(arguments.requests.read_bytes())
+        self._replies = unpack(arguments.replies.read_bytes()) if arguments.replies else []
+        self.record: list[bytes] | None = [] if arguments.record else None
         self._broadcast = arguments.mode == "broadcast"
         self._connections: list[Connection] = []
         self._in_flight = 0
@@ -168,28 +206,38 @@ class Load:
         elif not connection.opened.done():
             self.fail("no response to the opening handshake, but the end")
 
-    def count_reply(self, connection: Connection) -> None:
-        """Take note of a reply, and send the next request if there is time for it."""
+    def count_replies(self, connection: Connection, count: int) -> None:
+        """Take note of replies, and send as many requests if there is time for them."""
         if self._arguments.mode == "handshake":
             return
-        if not self._in_flight:
+        if count > (self._in_flight if self._broadcast else connection.in_flight):
             self.fail("a reply that nobody asked for")
             return
-        self._in_flight -= 1
+        self._in_flight -= count
+        connection.in_flight -= count
         if self._broadcast:
             if self._in_flight:
                 return
             connection = self._connections[0]
-        self.operations += 1
-        if self._started < self._arguments.max_operations and time.monotonic() < self._deadline:
-            self._start(connection, 1)
+            count = 1
+        self.operations += count
+        within = self._started + count <= self._arguments.max_operations
+        if within and time.monotonic() < self._deadline:
+            self._wait_a_while()
+            self._start(connection, count)
         elif not self._in_flight and self._done is not None and not self._done.done():
             self._done.set_result(None)
+
+    def _wait_a_while(self) -> None:
+        end = time.perf_counter() + self._arguments.pause
+        while time.perf_counter() < end:
+            pass
 
     def _start(self, connection: Connection, count: int) -> None:
         self._started += count
         self._in_flight += count * (len(self._connections) if self._broadcast else 1)
-        connection.send(self._request * count)
+        connection.in_flight += count
+        connection.send(b"".join(itertools.islice(connection.requests, count)))
 
     async def open(self, count: int) -> list[Connection]:
         """Open connections, one after the other."""
@@ -198,7 +246,7 @@ class Load:
         context = None
         if self._arguments.tls is not None:
             context = ssl.create_default_context(cafile=str(self._arguments.tls))
-        for _ in range(count):
+        for number in range(len(self._connections), len(self._connections) + count):
             self._done = loop.create_future()
             if self._arguments.fd is None:
                 given = socket.create_connection((HOST, self._arguments.port), SILENCE)
@@ -206,7 +254,7 @@ class Load:
                 given = socket.socket(fileno=self._arguments.fd)
             given.setblocking(False)
             _, connection = await loop.create_connection(
-                lambda: Connection(self),
+                functools.partial(Connection, self, number),
                 sock=given,
                 ssl=context,
                 server_hostname="localhost" if context else None,
@@ -264,7 +312,8 @@ class Load:
     async def _handshake_once(self) -> None:
         (connection,) = await self.open(1)
         self._connections.clear()
-        connection.send(self._request)
+        self._wait_a_while()
+        connection.send(self.requests[0])
         await self._either(connection.ended)
         if not connection.reply_number:
             raise LoadError("no answer to the Close frame")
@@ -286,6 +335,8 @@ async def main(arguments: argparse.Namespace) -> None:
     await load.work(arguments.warmup)
     say("ready")
     seconds = await (load.grow() if arguments.mode == "idle" else load.work(arguments.seconds))
+    if load.record is not None:
+        arguments.record.write_bytes(b"".join(load.record))
     say(f"done {load.operations} {seconds:.6f}")
 
 
@@ -293,7 +344,9 @@ if __name__ == "__main__":
     given = parse()
     signal.alarm(_LIFETIME + int(given.warmup + given.seconds))
     try:
-        asyncio.run(main(given))
+        selector = selectors.DefaultSelector() if given.sleep else RestlessSelector()
+        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+            runner.run(main(given))
     except (LoadError, OSError) as exc:
         print(f"error {exc}", flush=True)
         sys.exit(1)

@@ -14,12 +14,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from . import frames
-from .generator import build_load, build_message
 from .processes import Process, ProcessError, core_busy_ns, python_module
 from .scenarios import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from .generator import Generator
@@ -35,9 +34,6 @@ _EXCHANGE_TIMEOUT = 10.0
 _LOAD_TIMEOUT = 70.0
 # What an endpoint gets to go to sleep in, before its CPU time is read.
 _SETTLE = 0.02
-
-# Messages after which compressed replies have settled: they fill a window of 32 KiB.
-_PROBES = 80
 
 
 @dataclass(frozen=True)
@@ -117,9 +113,10 @@ def _measure_server(setup: Setup, variant: Variant, scenario: Scenario, number: 
     with Process(command, setup.endpoint_core, environment=variant.environment) as server:
         details = json.loads(server.read_line(_START_TIMEOUT))
         port = details.pop("port")
-        replies = learn_replies(port, scenario) if scenario.deflate else None
+        if scenario.deflate:
+            check_negotiation(port)
         command = setup.generator.command(
-            scenario, setup.seconds, setup.warmup, port=port, raw=variant.raw, replies=replies
+            scenario, setup.seconds, setup.warmup, port=port, raw=variant.raw
         )
         with Process(command, setup.load_core) as load:
             start = Measurement(scenario.key, variant.name, number, details=details)
@@ -159,6 +156,7 @@ def _run(
     cpu = endpoint.cpu_ns() - cpu
     busy = core_busy_ns(setup.endpoint_core) - busy
     memory = endpoint.resident_size() - memory
+    setup.generator.check_record(scenario, int(operations))
     count = int(operations) * scenario.batch
     if not count:
         raise ValueError("there was not one operation")
@@ -183,7 +181,7 @@ def _hear(load: Process, word: str, endpoint: Process) -> list[str]:
     return rest
 
 
-# What Python itself says on the wire: the handshake with a client, and compressed replies to learn.
+# What Python itself says on the wire: the handshake with a client, and a question to a server.
 
 
 @contextmanager
@@ -197,46 +195,32 @@ def _accept(listener: socket.socket, client: Process) -> Iterator[socket.socket]
     with connection:
         connection.settimeout(_EXCHANGE_TIMEOUT)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _, fields = frames.parse_head(_receive_head(connection)[0])
+        _, fields = frames.parse_head(_receive_head(connection))
         connection.sendall(frames.build_response(fields["sec-websocket-key"]))
         connection.setblocking(True)
         yield connection
 
 
-def learn_replies(port: int, scenario: Scenario) -> Sequence[bytes]:
-    """Ask a server what it compresses a message to; check that it is the message.
+def check_negotiation(port: int) -> None:
+    """Ask a server for compression.
 
     Raises:
-        ValueError: it negotiates no compression, or answers something else.
+        ValueError: it negotiates none.
     """
-    request, message = build_load(scenario), build_message(scenario)
     with socket.create_connection((HOST, port), timeout=_EXCHANGE_TIMEOUT) as connection:
         connection.sendall(frames.build_request(f"localhost:{port}", frames.DEFLATE_OFFER))
-        head, received = _receive_head(connection)
-        first, fields = frames.parse_head(head)
-        if not fields.get("sec-websocket-extensions", "").startswith("permessage-deflate"):
-            raise ValueError(f"compression was not negotiated: {first}")
-        replies: list[bytes] = []
-        for _ in range(_PROBES):
-            connection.sendall(request)
-            while (parts := frames.split_frame(received)) is None:
-                more = connection.recv(65536)
-                if not more:
-                    raise ValueError(f"the connection ended after {len(replies)} replies")
-                received += more
-            reply = b"".join(parts)
-            received = received[len(reply) :]
-            replies.append(reply)
-    return frames.settle_deflated(replies, message)
+        first, fields = frames.parse_head(_receive_head(connection))
+    if not fields.get("sec-websocket-extensions", "").startswith("permessage-deflate"):
+        raise ValueError(f"compression was not negotiated: {first}")
 
 
-def _receive_head(connection: socket.socket) -> tuple[bytes, bytes]:
-    """Give the head of an HTTP message, and what came after it."""
+def _receive_head(connection: socket.socket) -> bytes:
+    """Give the head of an HTTP message; what comes behind it is left out."""
     received = b""
     while b"\r\n\r\n" not in received:
         more = connection.recv(65536)
         if not more:
             raise ValueError("the connection ended in the opening handshake")
         received += more
-    head, _, rest = received.partition(b"\r\n\r\n")
-    return head, rest
+    head, _, _ = received.partition(b"\r\n\r\n")
+    return head

@@ -53,6 +53,8 @@ class Circumstances:
         seconds: between the marks of a measurement.
         language: what the load generator is written in.
         cores: of the endpoint and of the load generator.
+        sleep: whether the load generator sleeps while it waits.
+        pause: microseconds that it takes to answer, where one message is under way at a time.
         load: the system's load when it began, of 1 minute.
         quick: whether it only shows that everything works.
     """
@@ -65,12 +67,22 @@ class Circumstances:
     seconds: float
     language: str
     cores: tuple[int, int]
+    sleep: bool
+    pause: float
     load: float
     quick: bool
 
 
 def observe(
-    command: str, *, rounds: int, seconds: float, language: str, cores: tuple[int, int], quick: bool
+    command: str,
+    *,
+    rounds: int,
+    seconds: float,
+    language: str,
+    cores: tuple[int, int],
+    sleep: bool,
+    pause: float,
+    quick: bool,
 ) -> Circumstances:
     """Note the circumstances of a run that begins now."""
     machine = (
@@ -86,6 +98,8 @@ def observe(
         seconds=seconds,
         language=language,
         cores=cores,
+        sleep=sleep,
+        pause=pause,
         load=os.getloadavg()[0],
         quick=quick,
     )
@@ -151,7 +165,9 @@ def _describe(circumstances: Circumstances) -> list[str]:
     )
     course = (
         f"- Each measurement: {circumstances.seconds:g} seconds after a warm-up, of a new process"
-        f" on core {endpoint}; the load generator in {circumstances.language} on core {load}; all"
+        f" on core {endpoint}; the load generator in {circumstances.language} on core {load}, which"
+        f" {'sleeps' if circumstances.sleep else 'does not sleep'} while it waits, and takes"
+        f" {circumstances.pause:g} µs to answer where one message is under way at a time; all"
         " libraries in turn within each round. Over TLS, the generator is always the one in Python."
     )
     return [

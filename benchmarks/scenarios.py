@@ -96,7 +96,7 @@ SCENARIOS = (
     replace(
         _IDLE,
         key="S7d",
-        title="memory of an idle connection that used permessage-deflate once",
+        title="memory after one message with permessage-deflate",
         size=2**10,
         deflate=True,
     ),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import socket
+import struct
 import sys
 import zlib
 from pathlib import Path
@@ -15,8 +17,8 @@ import pytest
 from benchmarks import frames
 from benchmarks.__main__ import choose_cores, parse, select_scenarios, write_certificates
 from benchmarks.chart import render_svg
-from benchmarks.generator import Generator, build_load, build_replies
-from benchmarks.load import unmask, unpack_replies
+from benchmarks.generator import Generator, build_load, build_messages, build_replies
+from benchmarks.load import unmask, unpack
 from benchmarks.measure import Measurement, Setup, measure
 from benchmarks.processes import Process, ProcessError
 from benchmarks.report import Circumstances, format_cost, render_json, render_markdown
@@ -37,6 +39,8 @@ CIRCUMSTANCES = Circumstances(
     seconds=0.5,
     language="C",
     cores=(1, 0),
+    sleep=False,
+    pause=100.0,
     load=0.25,
     quick=False,
 )
@@ -104,55 +108,75 @@ def test_deflated_message_needs_a_window_of_1_kib_only() -> None:
 # Compressed replies, which the server chooses.
 
 
-def compressed_reply(message: bytes, level: int = 6) -> bytes:
+def compressed_replies(*messages: bytes, level: int = 6) -> list[bytes]:
     compressor = zlib.compressobj(level, wbits=-12)
-    data = compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH)
-    payload = data.removesuffix(b"\x00\x00\xff\xff")
-    return frames.build_frame(payload, opcode=frames.TEXT, rsv1=True)
-
-
-def test_compressed_replies_settle_at_the_first_when_nothing_is_taken_over() -> None:
-    reply = compressed_reply(b"message " * 8)
-    assert frames.settle_deflated([reply] * 8, b"message " * 8) == [reply]
-
-
-def test_compressed_replies_settle_later_when_context_is_taken_over() -> None:
-    message = frames.build_json(1024)
-    compressor = zlib.compressobj(wbits=-12)
     replies = []
-    for _ in range(80):
+    for message in messages:
         data = compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH)
         payload = data.removesuffix(b"\x00\x00\xff\xff")
         replies.append(frames.build_frame(payload, opcode=frames.TEXT, rsv1=True))
-    settled = frames.settle_deflated(replies, message)
-    assert 1 < len(settled) < 40
-    assert replies == settled + settled[-1:] * (80 - len(settled))
+    return replies
+
+
+def cut_reply(message: bytes) -> bytes:
+    (header, payload) = frames.split_frame(compressed_replies(message)[0]) or (b"", b"")
+    return bytes([header[0], len(payload) - 1]) + payload[:-1]
+
+
+def final_reply(message: bytes, rest: bytes) -> bytes:
+    compressor = zlib.compressobj(wbits=-12)
+    payload = compressor.compress(message) + compressor.flush() + rest
+    return frames.build_frame(payload, opcode=frames.TEXT, rsv1=True)
+
+
+def chunk(connection: int, data: bytes) -> bytes:
+    return struct.pack("<II", connection, len(data)) + data
+
+
+def test_recorded_replies_are_the_messages_in_turn_on_each_connection() -> None:
+    messages = [b"one " * 9, b"two " * 9]
+    first = b"".join(compressed_replies(*messages, *messages, messages[0]))
+    other = b"".join(compressed_replies(messages[0], level=1))
+    record = chunk(7, first[:11]) + chunk(9, other) + chunk(7, first[11:])
+    assert frames.check_deflated(record, messages) == 6
 
 
 @pytest.mark.parametrize(
     ("replies", "problem"),
     [
-        ([b"\xc1"], "reply 0 is no frame"),
-        ([b"\x81\x02ab"], "reply 0 is not compressed Text, but 0x81"),
-        ([compressed_reply(b"other")], "reply 0 is another message"),
+        (b"\xc1", "reply 0 on connection 3 is no whole frame"),
+        (b"\x81\x02ab", "reply 0 on connection 3 is not compressed Text, but 0x81"),
+        (compressed_replies(b"other")[0], "reply 0 on connection 3 is another message"),
         (
-            [compressed_reply(b"ab" * 50, level) for level in (9, 9, 0)],
-            "the compressed replies do not settle",
+            b"".join(compressed_replies(b"ab" * 50, b"ab" * 50)),
+            "reply 1 on connection 3 is another message",
+        ),
+        (
+            b"\xc1\x03\xff\xff\xff",
+            "reply 0 on connection 3 is corrupt: Error -3 while decompressing data: .*",
+        ),
+        (
+            cut_reply(b"ab" * 50),
+            "reply 0 on connection 3 is corrupt: Error -3 while decompressing data: .*",
+        ),
+        (
+            final_reply(b"ab" * 50, b"garbage"),
+            "reply 0 on connection 3 has more or less than its blocks",
         ),
     ],
 )
-def test_compressed_replies_are_refused(replies: list[bytes], problem: str) -> None:
+def test_recorded_replies_are_refused(replies: bytes, problem: str) -> None:
     with pytest.raises(ValueError, match=f"^{problem}$"):
-        frames.settle_deflated(replies, b"ab" * 50)
+        frames.check_deflated(chunk(3, replies), [b"ab" * 50, b"cd" * 50])
 
 
 # What the load generator is given.
 
 
-def test_replies_come_out_of_their_file_as_they_went_in() -> None:
-    packed = frames.pack_replies([b"ab", b"", b"c"])
+def test_frames_come_out_of_their_file_as_they_went_in() -> None:
+    packed = frames.pack([b"ab", b"", b"c"])
     assert packed == b"\x02\x00\x00\x00ab\x00\x00\x00\x00\x01\x00\x00\x00c"
-    assert unpack_replies(packed) == [b"ab", b"", b"c"]
+    assert unpack(packed) == [b"ab", b"", b"c"]
 
 
 def test_masked_reply_is_compared_as_with_a_key_of_zeros() -> None:
@@ -163,8 +187,15 @@ def test_masked_reply_is_compared_as_with_a_key_of_zeros() -> None:
 
 def test_counting_client_is_fed_a_batch_and_a_mark() -> None:
     scenario = dataclasses.replace(SCENARIO["S9a"], size=2, batch=3)
-    assert build_load(scenario) == b"\x82\x02\x00\x01" * 3 + b"\x81\x01?"
+    assert build_load(scenario) == [b"\x82\x02\x00\x01" * 3 + b"\x81\x01?"]
     assert build_replies(scenario) == [b"\x81\x83\x00\x00\x00\x004 7"]
+
+
+def test_messages_to_compress_do_not_repeat_within_a_window() -> None:
+    messages = build_messages(SCENARIO["S6"])
+    assert len(set(messages)) == len(messages)
+    assert sum(map(len, messages)) > 2**15
+    assert len(build_load(SCENARIO["S6"])) == len(messages)
 
 
 def test_closing_server_sends_the_close_code_back() -> None:
@@ -341,19 +372,27 @@ def test_chart_is_xml_with_a_bar_for_each_figure() -> None:
 linux = pytest.mark.skipif(sys.platform != "linux", reason="CPU time is read from Linux's /proc")
 
 
-def setup(directory: Path, compiler: list[str] | None = None) -> Setup:
+def setup(directory: Path, compiler: list[str] | None = None, *, sleep: bool = False) -> Setup:
     endpoint_core, load_core = choose_cores()
-    generator = Generator(directory, compiler)
+    generator = Generator(directory, compiler, sleep=sleep, pause=0.0001)
     return Setup(generator, directory, endpoint_core, load_core, seconds=0.02, warmup=0.0)
 
 
-@linux
-@pytest.mark.parametrize("key", ["S1", "S6", "S7", "S8", "B1000", "S9a", "S10"])
-@pytest.mark.parametrize("language", ["C", "Python"])
-def test_anyws_is_measured(key: str, language: str, tmp_path: Path) -> None:
+def compiler(language: str) -> list[str]:
     if language == "C" and shutil.which("cc") is None:
         pytest.skip("there is no C compiler")
-    settings = setup(tmp_path, ["cc"] if language == "C" else ["/bin/false"])
+    return ["cc"] if language == "C" else ["/bin/false"]
+
+
+@linux
+@pytest.mark.parametrize(
+    ("key", "sleep"),
+    [("S1", True), ("S8", True)]
+    + [(key, False) for key in ("S1", "S6", "S7", "S8", "B1000", "S9a", "S10")],
+)
+@pytest.mark.parametrize("language", ["C", "Python"])
+def test_anyws_is_measured(key: str, sleep: bool, language: str, tmp_path: Path) -> None:
+    settings = setup(tmp_path, compiler(language), sleep=sleep)
     assert settings.generator.language == language
     scenario = dataclasses.replace(
         SCENARIO[key],
@@ -386,6 +425,72 @@ def test_wrong_replies_are_a_failure(tmp_path: Path) -> None:
     assert result.cost is None
     assert result.problem is not None
     assert "the opening handshake was answered with GET / HTTP/1.1" in result.problem
+
+
+@linux
+@pytest.mark.parametrize("language", ["C", "Python"])
+def test_wrong_compressed_replies_are_a_failure(
+    language: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = setup(tmp_path, compiler(language))
+    sent = build_load(SCENARIO["S6"])
+    monkeypatch.setattr("benchmarks.generator.build_load", lambda _: [sent[0], sent[2]])
+    scenario = dataclasses.replace(SCENARIO["S6"], max_operations=2)
+    result = measure(settings, VARIANT[OURS], scenario, 0)
+    assert result.problem == "reply 1 on connection 0 is another message"
+
+
+@linux
+@pytest.mark.parametrize("language", ["C", "Python"])
+def test_replies_that_nobody_asked_for_are_a_failure(language: str, tmp_path: Path) -> None:
+    settings = setup(tmp_path, compiler(language))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        command = settings.generator.command(SCENARIO["S1"], 0.02, 0.02, port=port, raw=True)
+        with Process(command, settings.load_core) as load:
+            connection, _ = listener.accept()
+            with connection:
+                request = connection.recv(1000)
+                connection.sendall(request * 2)
+                line = load.read_line(10)
+    assert line.startswith("error a reply that nobody asked for")
+
+
+@linux
+@pytest.mark.parametrize("language", ["C", "Python"])
+def test_masked_reply_is_a_failure_where_replies_are_recorded(
+    language: str, tmp_path: Path
+) -> None:
+    settings = setup(tmp_path, compiler(language))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        command = settings.generator.command(SCENARIO["S6"], 0.02, 0.02, port=port, raw=True)
+        with Process(command, settings.load_core) as load:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(connection.recv(1000))  # as it came, masked
+                assert load.read_line(10) == "error reply 0 is masked"
+
+
+@linux
+@pytest.mark.parametrize("language", ["C", "Python"])
+def test_requests_of_a_cycle_leave_in_their_order(
+    language: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [bytes([number]) * size for number, size in enumerate((2**20, 1, 2**20, 70_000))]
+    monkeypatch.setattr("benchmarks.generator.build_load", lambda _: requests)
+    settings = setup(tmp_path, compiler(language))
+    # The server says nothing until it has a whole window, which no buffer of a socket holds.
+    scenario = dataclasses.replace(SCENARIO["S2"], window=6, max_operations=6)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        command = settings.generator.command(scenario, 0.02, 0.02, port=port, raw=True)
+        wanted = b"".join([*requests, *requests[:2]])
+        with Process(command, settings.load_core) as load:
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rb") as stream:
+                assert stream.read(len(wanted)) == wanted
+                load.write_line()
 
 
 @linux
