@@ -744,6 +744,38 @@ async def test_task_goes_on_and_writes_in_the_turn_in_which_comes_what_it_waits_
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)  # uvloop does not tell
+async def test_socket_is_watched_once_for_its_handshake_and_for_what_follows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    watched: list[int] = []
+    add_reader = loop.add_reader
+
+    def count(descriptor: int, *arguments: Any) -> None:
+        watched.append(descriptor)
+        add_reader(descriptor, *arguments)
+
+    monkeypatch.setattr(loop, "add_reader", count)
+    async with counted() as (transport, _, far):
+        received: list[bytes] = []
+
+        async def shake_hands() -> None:
+            received.extend([await transport.receive(), await transport.receive()])
+
+        async with create_task_group() as tg:
+            tg.start_soon(shake_hands)
+            for data in (b"Hello", b"world"):
+                await settle()
+                far.send(data)
+        assert received == [b"Hello", b"world"]
+        async with running(transport) as run:
+            far.send(b"!")
+            await run.receive(1)
+            assert run.received == b"!"
+        assert len(watched) == 1
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)  # uvloop does not tell
 async def test_event_loop_rests_when_nothing_waits_to_be_sent_any_more() -> None:
     async with native_streams() as (near, far), running(near):
         await fill(near)

@@ -111,16 +111,21 @@ class AsyncioTransport(SocketTransport):
         self._woken: Guest | None = None
         self._in_turn = False
         self._timer: asyncio.TimerHandle | None = None
-        self._read_waiter: asyncio.Future[None] | None = None
+        self._read_waiter: Guest | None = None
         self._write_waiter: asyncio.Future[None] | None = None
 
     def _watch_reading(self) -> None:
-        self._reading = True
-        # A copy, because the context itself is entered where one of its callbacks calls this.
-        self._context.copy().run(self._loop.add_reader, self._descriptor, self._take_turn)
+        # An opening handshake that has waited leaves it watched.
+        if not self._reading:
+            self._reading = True
+            # A copy, because the context itself is entered where one of its callbacks calls this.
+            self._context.copy().run(self._loop.add_reader, self._descriptor, self._take_turn)
 
     def _take_turn(self) -> None:
         """Read, let who waits for a message go on with it, and send what that has written."""
+        if self._receiver is None:
+            self._wake_reader()
+            return
         self._in_turn = True
         try:
             self._read()
@@ -176,7 +181,7 @@ class AsyncioTransport(SocketTransport):
                 self._read_error = OSError(error, os.strerror(error))
             # The socket tells an error once: a reply may have met it before.
             if error or self._write_error is not None:
-                self._loop.remove_reader(self._descriptor)
+                self._ignore_reading()
                 self._watch_reading()
 
     def _ignore_reading(self) -> None:
@@ -204,21 +209,21 @@ class AsyncioTransport(SocketTransport):
         self._loop.call_soon(callback, context=self._context)
 
     async def _wait_readable(self) -> None:
-        self._read_waiter = self._loop.create_future()
+        self._read_waiter = Guest(loop=self._loop)
         try:
-            if not self._reading:
-                self._reading = True
-                self._loop.add_reader(self._descriptor, self._wake_reader)
+            self._watch_reading()
             await self._read_waiter
         finally:
             self._read_waiter = None
 
     def _wake_reader(self) -> None:
+        waiter = self._read_waiter
         # It stays watched as long as somebody waits each time: a handshake takes two or three.
-        if self._read_waiter is None or self._watched_once:
+        if waiter is None or self._watched_once:
             self._ignore_reading()
-        if self._read_waiter is not None and not self._read_waiter.done():
-            self._read_waiter.set_result(None)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+            waiter.go_on()
 
     async def _wait_writable(self) -> None:
         self._write_waiter = self._loop.create_future()
@@ -235,9 +240,11 @@ class AsyncioTransport(SocketTransport):
             self._write_waiter.set_result(None)
 
     def _leave_socket(self) -> None:
-        for waiter in (self._read_waiter, self._write_waiter):
-            if waiter is not None and not waiter.done():
-                waiter.set_exception(ClosedResourceError())
+        if self._read_waiter is not None and not self._read_waiter.done():
+            self._read_waiter.set_result(None)  # it sees for itself
+            self._read_waiter.go_on_soon()
+        if self._write_waiter is not None and not self._write_waiter.done():
+            self._write_waiter.set_exception(ClosedResourceError())
 
 
 class AsyncioReadiness:
