@@ -9,7 +9,9 @@ import socket
 import struct
 import sys
 import zlib
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -25,6 +27,11 @@ from benchmarks.report import Circumstances, format_cost, render_json, render_ma
 from benchmarks.scenarios import GROUPS, SCENARIOS
 from benchmarks.summary import Cell, Loss, count_disturbed, find_losses, summarize
 from benchmarks.variants import BASELINE, VARIANTS, select_variants
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.scenarios import Scenario
 
 SCENARIO = {scenario.key: scenario for scenario in SCENARIOS}
 VARIANT = {variant.name: variant for variant in VARIANTS}
@@ -440,20 +447,27 @@ def test_wrong_compressed_replies_are_a_failure(
     assert result.problem == "reply 1 on connection 0 is another message"
 
 
-@linux
-@pytest.mark.parametrize("language", ["C", "Python"])
-def test_replies_that_nobody_asked_for_are_a_failure(language: str, tmp_path: Path) -> None:
-    settings = setup(tmp_path, compiler(language))
+@contextmanager
+def generating(
+    directory: Path, language: str, scenario: Scenario
+) -> Iterator[tuple[Process, socket.socket]]:
+    """Start the load generator, with the test itself as its server; give both ends."""
+    settings = setup(directory, compiler(language))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        command = settings.generator.command(SCENARIO["S1"], 0.02, 0.02, port=port, raw=True)
+        command = settings.generator.command(scenario, 0.02, 0.02, port=port, raw=True)
         with Process(command, settings.load_core) as load:
             connection, _ = listener.accept()
             with connection:
-                request = connection.recv(1000)
-                connection.sendall(request * 2)
-                line = load.read_line(10)
-    assert line.startswith("error a reply that nobody asked for")
+                yield load, connection
+
+
+@linux
+@pytest.mark.parametrize("language", ["C", "Python"])
+def test_replies_that_nobody_asked_for_are_a_failure(language: str, tmp_path: Path) -> None:
+    with generating(tmp_path, language, SCENARIO["S1"]) as (load, connection):
+        connection.sendall(connection.recv(1000) * 2)
+        assert load.read_line(10).startswith("error a reply that nobody asked for")
 
 
 @linux
@@ -461,15 +475,9 @@ def test_replies_that_nobody_asked_for_are_a_failure(language: str, tmp_path: Pa
 def test_masked_reply_is_a_failure_where_replies_are_recorded(
     language: str, tmp_path: Path
 ) -> None:
-    settings = setup(tmp_path, compiler(language))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        command = settings.generator.command(SCENARIO["S6"], 0.02, 0.02, port=port, raw=True)
-        with Process(command, settings.load_core) as load:
-            connection, _ = listener.accept()
-            with connection:
-                connection.sendall(connection.recv(1000))  # as it came, masked
-                assert load.read_line(10) == "error reply 0 is masked"
+    with generating(tmp_path, language, SCENARIO["S6"]) as (load, connection):
+        connection.sendall(connection.recv(1000))  # as it came, masked
+        assert load.read_line(10) == "error reply 0 is masked"
 
 
 @linux
@@ -479,18 +487,13 @@ def test_requests_of_a_cycle_leave_in_their_order(
 ) -> None:
     requests = [bytes([number]) * size for number, size in enumerate((2**20, 1, 2**20, 70_000))]
     monkeypatch.setattr("benchmarks.generator.build_load", lambda _: requests)
-    settings = setup(tmp_path, compiler(language))
     # The server says nothing until it has a whole window, which no buffer of a socket holds.
     scenario = dataclasses.replace(SCENARIO["S2"], window=6, max_operations=6)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        command = settings.generator.command(scenario, 0.02, 0.02, port=port, raw=True)
-        wanted = b"".join([*requests, *requests[:2]])
-        with Process(command, settings.load_core) as load:
-            connection, _ = listener.accept()
-            with connection, connection.makefile("rb") as stream:
-                assert stream.read(len(wanted)) == wanted
-                load.write_line()
+    wanted = b"".join([*requests, *requests[:2]])
+    with generating(tmp_path, language, scenario) as (load, connection):
+        with connection.makefile("rb") as stream:
+            assert stream.read(len(wanted)) == wanted
+        load.write_line()
 
 
 @linux
