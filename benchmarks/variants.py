@@ -97,6 +97,18 @@ VARIANTS = (
         for loop in ("asyncio", "uvloop")
     ),
     Variant("raw-trio", "raw_trio", "trio", raw=True, client=False, deflate=False, tls=False),
+    *(
+        Variant(
+            f"raw-{loop}-socket",
+            "raw_socket",
+            loop,
+            raw=True,
+            client=False,
+            deflate=False,
+            tls=False,
+        )
+        for loop in ("asyncio", "uvloop", "trio")
+    ),
 )
 
 

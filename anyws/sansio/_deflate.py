@@ -49,8 +49,8 @@ class PerMessageDeflate(ClientExtension, ServerExtension):
     """Compression of messages, as a client offers it or a server accepts it (RFC 7692).
 
     The windows and `mem_level` decide on memory: 12 bits and 5 take about 40 KiB for a connection,
-    15 bits and 8 about three times as much. Level 6 makes JSON messages of 1 KiB 16 % smaller than
-    level 1 does, in 24 µs instead of 17 µs.
+    15 bits and 8 about three times as much. A JSON message of 1 KiB takes zlib 9 µs at level 3;
+    level 6, zlib's own choice, makes it 3 to 10 % smaller in 13 µs, and level 1 is no faster.
 
     Args:
         server_no_context_takeover: the server starts each message with an empty window.
@@ -76,7 +76,7 @@ class PerMessageDeflate(ClientExtension, ServerExtension):
     client_no_context_takeover: bool = False
     server_max_window_bits: int | None = 12
     client_max_window_bits: int | bool | None = 12
-    level: int = 6
+    level: int = 3
     mem_level: int = 5
     threshold: int = 64
     backend: Backend | None = None
