@@ -161,6 +161,9 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
             check_stream(stream)
         if ssl is not None and not start.secure and stream is None:
             raise ValueError(f"ssl is given, but {start} is not a wss URI")
+        if server_hostname is not None and not (start.secure if stream is None else ssl):
+            need = "is not a wss URI" if stream is None else "over a stream has TLS only with ssl"
+            raise ValueError(f"server_hostname={server_hostname!r} is given, but {start} {need}")
         self._stream = stream
         self._ssl = ssl
         self._server_hostname = server_hostname

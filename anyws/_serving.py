@@ -285,7 +285,8 @@ class unix_serve(serve):  # noqa: N801  # it is used as a function
 
     Args:
         handler: as for `serve`.
-        path: the path of the socket; a socket that is there already is replaced, in use or not.
+        path: the path of the socket; a socket that is there already is replaced, in use or not. It
+            is taken away when the server stops listening.
         arguments: those of `serve`, but host, port, listeners and reuse_port.
 
     Raises:

@@ -29,6 +29,7 @@ from anyws._transports import (
     socket_transport,
 )
 from anyws._transports._socket import SocketTransport
+from anyws._transports._unix import UnixListener
 from tests.blocks import park
 from tests.transports import (
     DATA,
@@ -692,7 +693,8 @@ async def test_native_transports_can_be_switched_off(
     (unix,) = await listen_unix(path, backlog=None)
     async with tcp, unix:
         assert isinstance(tcp, NativeListener) is native
-        assert isinstance(unix, NativeListener) is native
+        assert isinstance(unix, UnixListener)
+        assert isinstance(unix.listener, NativeListener) is native
         port = tcp.extra(SocketAttribute.local_port)
         for opened in (await open_tcp("127.0.0.1", port), await open_unix(path)):
             async with opened as stream:

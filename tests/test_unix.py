@@ -197,6 +197,39 @@ async def test_ssl_with_a_ws_unix_uri_is_a_valueerror() -> None:
         anyws.connect("ws+unix:///run/a.sock:/chat?token=secret", ssl=client_context())
 
 
+async def test_file_of_the_socket_goes_with_the_server(path: Path) -> None:
+    with anyio.fail_after(LIMIT):
+        async with anyws.unix_serve(echo, path) as server:
+            assert await anyio.Path(path).exists()
+            await server.close()
+            assert not await anyio.Path(path).exists()
+
+
+async def test_file_of_the_socket_goes_from_where_it_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with anyio.fail_after(LIMIT):
+        async with anyws.unix_serve(echo, "ws.sock"):
+            monkeypatch.chdir("/")
+    assert not await anyio.Path(tmp_path / "ws.sock").exists()
+
+
+async def test_file_of_the_server_that_came_after_stays(path: Path) -> None:
+    with anyio.fail_after(LIMIT):
+        async with anyws.unix_serve(echo, path) as server, anyws.unix_serve(echo, path):
+            await server.close()
+            async with anyws.unix_connect(path) as ws:
+                await ws.send("hello")
+                assert await ws.recv() == "hello"
+
+
+async def test_file_of_the_socket_may_be_gone_before_the_server(path: Path) -> None:
+    with anyio.fail_after(LIMIT):
+        async with anyws.unix_serve(echo, path):
+            await anyio.Path(path).unlink()
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux has such names")
 async def test_abstract_name_needs_no_file() -> None:
     name = f"\0anyws-test-{os.getpid()}"

@@ -22,6 +22,7 @@ from ._base import Receiver, Transport
 from ._dial import dial_tcp, dial_unix
 from ._stream import StreamTransport
 from ._tls import TLSTransport
+from ._unix import UnixListener
 
 if TYPE_CHECKING:
     import socket
@@ -191,6 +192,8 @@ async def listen_tcp(
 async def listen_unix(path: str | PathLike[str], *, backlog: int | None) -> list[Listener[Any]]:
     """Listen on a UNIX socket; a socket file that is there already is replaced, in use or not.
 
+    Closing a listener takes the file away.
+
     Raises:
         OSError: it failed.
     """
@@ -201,7 +204,7 @@ async def listen_unix(path: str | PathLike[str], *, backlog: int | None) -> list
     except OSError as exc:
         exc.add_note(f"while listening on {os.fsdecode(path)}")
         raise
-    return _split(listener)
+    return [UnixListener(one, path) for one in _split(listener)]
 
 
 def _split(listener: MultiListener[Any] | SocketListener) -> list[Listener[Any]]:

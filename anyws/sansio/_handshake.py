@@ -52,6 +52,9 @@ _FIRST_LINES: dict[Kind, str] = {"request": "request line", "response": "status 
 _TLS_TYPES = (b"\x16", b"\x15")
 _TLS_BEGINNINGS = tuple(record_type + b"\x03" for record_type in _TLS_TYPES)
 
+# What an empty line begins with.
+_LINE_BEGINNINGS = (b"\r", b"\r\n")
+
 _TLS_ADVICE: dict[Kind, str] = {
     "request": "TLS came to a port without it",
     "response": "TLS is spoken there; wss:// and, for a proxy, https:// ask for it",
@@ -84,6 +87,9 @@ class HeadReader:
         self._kind: Kind = kind
         self._room = MAX_HEAD_SIZE - used
         self._buffer = bytearray()
+        # RFC 9112 section 2.2: a server "SHOULD ignore at least one empty line (CRLF) received
+        # prior to the request-line".
+        self._may_skip_line = kind == "request"
         self._line_count = 0
         self._line_start = 0
         self._searched = 0
@@ -109,6 +115,8 @@ class HeadReader:
         self._room -= len(taken)
         # The first byte tells what is no HTTP, such as TLS, and empty lines.
         if self._buffer and self._buffer[0] <= 0x20:
+            if self._may_skip_line and self._buffer[:2] in _LINE_BEGINNINGS:
+                return self._skip_line(data[len(taken) :])
             if self._buffer in _TLS_TYPES:
                 return None  # the next byte makes sure
             problem = f"illegal {_FIRST_LINES[self._kind]}"
@@ -126,6 +134,13 @@ class HeadReader:
             raise self._malformed("control character in the head")
         self.rest = bytes(self._buffer[self._searched :]) + data[len(taken) :]
         return head
+
+    def _skip_line(self, rest: bytes) -> bytes | None:
+        if self._buffer == b"\r":
+            return None
+        del self._buffer[:2]
+        self._may_skip_line = False
+        return self.receive(rest) if self._buffer or rest else None
 
     def eof_error(self) -> InvalidMessage:
         """Say how far the head had come when the stream ended."""

@@ -142,7 +142,23 @@ def test_heads_before_it_count_for_the_limit() -> None:
         HeadReader("response", used=MAX_HEAD_SIZE - 10).receive(b"HTTP/1.1 1")
 
 
-@pytest.mark.parametrize("data", [b"\x16\x02\x01", b" GET /", b"\r\n", b"\n", b"\0"])
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+def test_an_empty_line_before_a_request_is_ignored(size: int) -> None:
+    assert feed(HeadReader("request"), b"\r\n" + HEAD, size) == HEAD
+
+
+def test_an_empty_line_starts_nothing() -> None:
+    reader = HeadReader("request")
+    assert reader.receive(b"\r\n") is None
+    assert not reader.started
+
+
+def test_an_empty_line_before_a_response_is_refused() -> None:
+    with pytest.raises(InvalidMessage, match="malformed HTTP response: illegal status line"):
+        HeadReader("response").receive(b"\r\nHTTP/1.1 101 Switching Protocols\r\n\r\n")
+
+
+@pytest.mark.parametrize("data", [b"\x16\x02\x01", b" GET /", b"\r\n\r\n", b"\rG", b"\n", b"\0"])
 def test_an_illegal_first_byte_is_refused_at_once(data: bytes) -> None:
     with pytest.raises(InvalidMessage) as caught:
         HeadReader("request").receive(data)
