@@ -254,13 +254,17 @@ class Connection(ObjectStream[Data]):
         link = self._link
         if link.streaming:
             link.check_not_streaming()
-        if not messages:
+        if not messages and self._protocol.held_failure is not None:
             link.release_failure()
         if not await inbox.ready():
             error = link.closed_error()
             if isinstance(error, ConnectionClosedOK):
                 raise StopAsyncIteration
             raise error
+        if len(messages) > inbox.floor:
+            message = messages.popleft()
+            inbox.size -= len(message)  # type: ignore[arg-type]  # no fragment: none is streamed
+            return message  # type: ignore[return-value]  # likewise
         return link.pop()  # type: ignore[return-value]  # fragments are for recv_streaming()
 
     async def receive(self) -> Data:
