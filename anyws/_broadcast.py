@@ -139,4 +139,4 @@ async def _send_late(
 
 def _close_slow(link: Link) -> None:
     link.logger.info("closed: too slow, with %d bytes unsent", link.transport.write_buffer_size)
-    link.start_close(Close(CloseCode.TRY_AGAIN_LATER, "too slow"))
+    link.start_close(Close(CloseCode.TRY_AGAIN_LATER, "too slow"), receiving=None)

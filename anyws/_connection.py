@@ -438,6 +438,10 @@ class Connection(ObjectStream[Data]):
         the stream; all within `close_timeout`, after which the stream is dropped. It may be called
         by any task and any number of times; only the first sends a Close frame.
 
+        A task that receives goes on doing so, and gets all that the peer has sent before its Close.
+        Where none does, or has taken nothing for a second, what finds no room in the queue is
+        dropped.
+
         Args:
             code: 1000 to 1003, 1007 to 1014, or 3000 to 4999; 1005 sends no code.
             reason: up to 123 bytes of UTF-8.
@@ -449,7 +453,7 @@ class Connection(ObjectStream[Data]):
         Cancellation: the connection goes on closing; `wait_closed()` waits for it.
         """
         close = check_close(code, reason)
-        self._link.start_close(close)
+        self._link.start_close(close, receiving=None if self._link.receives else False)
         await self._link.closed.wait()  # the watchdog ends it
 
     async def aclose(self) -> None:

@@ -92,7 +92,8 @@ async def end_connection(connection: Connection, exc: BaseException | None) -> B
     """
     try:
         if exc is None:
-            await connection.close()
+            connection._link.start_close(Close(CloseCode.NORMAL_CLOSURE))
+            await connection.wait_closed()
         elif is_cancellation(exc) or _ends_the_program(exc):
             await connection._link.drop()
         else:

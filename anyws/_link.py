@@ -41,6 +41,10 @@ _LINGER_TIMEOUT = 1.0
 # next message, or they are over, the connection stays open for its answers.
 _ANSWER_TIMEOUT = 1.0
 
+# Seconds in which the application has to take a message out of a full inbox, once we have begun to
+# close: else it is taken not to receive any more, and what finds no room is dropped.
+_RECEIVE_TIMEOUT = 1.0
+
 # Bytes that wait to be sent before Pongs coalesce, where write_limit is None.
 _PONG_LIMIT = 65536
 
@@ -84,8 +88,10 @@ class Link:
         "_ending",
         "_flushed",
         "_given",
+        "_hurrying",
         "_keepalive",
         "_keepalive_expired",
+        "_left",
         "_mark",
         "_pong_limit",
         "_reading_paused",
@@ -160,8 +166,11 @@ class Link:
         # Whether a message may not simply be put into the inbox: one is skipped, we have given up,
         # or the end has begun or is due.
         self._detour = False
-        # Whether we have given up, so that what finds no room in the inbox is dropped; and whether
-        # something was.
+        # Whether a full inbox is given up if nobody makes room, and how many messages were left in it
+        # when that was last looked at, -1 if some have been taken out since; and whether it has
+        # been given up, so that what finds no room is dropped, and whether something was.
+        self._hurrying = False
+        self._left = -1
         self._discarding = False
         self._dropping = False
         # The end. It begins when the state is no longer open, and is settled when nothing more can
@@ -269,6 +278,8 @@ class Link:
         self.read_stalls.begin()
         self._keepalive.pause()
         self.transport.pause_reading()
+        if self._hurrying:
+            self._begin_to_discard()
 
     def _take_or_drop(self, message: object) -> None:
         if not isinstance(message, (str, bytes, Fragment)):
@@ -351,6 +362,7 @@ class Link:
 
     def _read_on(self) -> None:
         """Read on if there is room again."""
+        self._left = -1
         inbox = self.inbox
         if inbox.low:
             # What was read before comes first; if that fills the inbox, reading stays paused.
@@ -438,13 +450,20 @@ class Link:
 
     # The end.
 
-    def start_close(self, close: Close, *, receiving: bool = False) -> None:
+    @property
+    def receives(self) -> bool:
+        """Whether the application has been seen to receive."""
+        taken = self.protocol.decoder.message_count > len(self.inbox.messages)
+        return taken or self.streaming or self.inbox.receiving
+
+    def start_close(self, close: Close, *, receiving: bool | None = False) -> None:
         """Begin the closing handshake, unless the connection is ending already. Never waits.
 
         Args:
             close: what to send.
             receiving: whether the application goes on receiving; if not, what finds no room for it
-                is dropped, since the peer's Close comes behind.
+                is dropped, since the peer's Close comes behind. With None that is seen by whether
+                it takes what is there.
         """
         self.release_failure()
         if self.protocol.state is OPEN:
@@ -453,7 +472,9 @@ class Link:
                 return
             self.transport.write(self.protocol.send_close(close.code, close.reason))
             self.begin_end()
-        if not receiving:
+        if receiving is None:
+            self._hurry()
+        elif not receiving:
             self._discard()
 
     def fail(self, code: int, reason: str) -> None:
@@ -487,6 +508,26 @@ class Link:
             # Behind that, which may have set the timer already.
             self._watchdog.begin()
             self.transport.attend()
+
+    def _hurry(self) -> None:
+        self._hurrying = True
+        if self._reading_paused:
+            self._begin_to_discard()
+
+    def _begin_to_discard(self) -> None:
+        self._hurrying = False
+        assert self.task_group is not None
+        self.task_group.start_soon(self._discard_in_time, name="anyws close")
+
+    async def _discard_in_time(self) -> None:
+        """Give up a full inbox once nobody takes anything out of it."""
+        while not self._settled.is_set() and not self._discarding:
+            if self._reading_paused and len(self.inbox) == self._left:
+                self._discard()
+                return
+            self._left = len(self.inbox)
+            with move_on_after(_RECEIVE_TIMEOUT, shield=True):
+                await self._settled.wait()  # the watchdog ends it too
 
     def _discard(self) -> None:
         """Read on without regard to room: the peer's Close comes after all that it has sent."""

@@ -163,7 +163,7 @@ class Server:
             for scope in list(self._openings):
                 scope.cancel()
             for connection in list(self._connections):
-                connection._link.start_close(close)
+                connection._link.start_close(close, receiving=None)
         try:
             with move_on_after(grace):
                 await self._closed.wait()
@@ -306,7 +306,7 @@ class Server:
         try:
             async with Lifespan(connection, trailing_data) as ws:
                 if self._closing:
-                    ws._link.start_close(self._close)
+                    ws._link.start_close(self._close, receiving=None)
                 await self._call_handler(ws)
         finally:
             self._connections.discard(connection)
