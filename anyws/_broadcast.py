@@ -44,15 +44,15 @@ def broadcast(
             unsent: "close" closes it with 1013, "drop" leaves the message out.
 
     Raises:
-        TypeError: the message is of another type, as an iterable is; nothing was sent.
+        TypeError: the message is of another type, as an iterable is, or one of the connections is
+            none; nothing was sent.
         ValueError: a str has a lone surrogate, and so no UTF-8, or `slow` is neither of the two;
             nothing was sent.
     """
     if slow not in {"close", "drop"}:
         raise ValueError(f"slow {slow!r}, expected 'close' or 'drop'")
     shared = SharedMessage(message, text)
-    for connection in connections:
-        link = connection._link
+    for link in _links(connections):
         protocol = link.protocol
         transport = link.transport
         if protocol.state is not OPEN:
@@ -89,7 +89,8 @@ async def broadcast_wait(
         timeout: seconds for each connection, all at the same time; None is no limit.
 
     Raises:
-        TypeError: the message is of another type, as an iterable is; nothing was sent.
+        TypeError: the message is of another type, as an iterable is, or one of the connections is
+            none; nothing was sent.
         ValueError: a str has a lone surrogate, and so no UTF-8, or the timeout is not above 0;
             nothing was sent.
 
@@ -98,8 +99,7 @@ async def broadcast_wait(
     check_seconds("timeout", timeout)
     shared = SharedMessage(message, text)
     late: list[tuple[Link, bool]] = []
-    for connection in connections:
-        link = connection._link
+    for link in _links(connections):
         if link.protocol.state is not OPEN:
             continue
         sent = not link.outbox.must_wait
@@ -116,6 +116,18 @@ async def broadcast_wait(
                 task_group.start_soon(_send_late, link, shared, sent, message, timeout)
     except BaseExceptionGroup as group:
         raise_bare(group)
+
+
+def _links(connections: Iterable[Connection]) -> list[Link]:
+    connections = list(connections)
+    try:
+        return [connection._link for connection in connections]
+    except AttributeError:
+        for connection in connections:
+            if not isinstance(connection, Connection):
+                kind = type(connection).__name__
+                raise TypeError(f"connections has a {kind}, expected anyws.Connection") from None
+        raise
 
 
 def _send(link: Link, shared: SharedMessage, message: DataLike) -> None:

@@ -6,7 +6,7 @@ byte of it. RFC 6455 section 4.1.
 
 import logging
 import ssl as ssl_module
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -25,8 +25,11 @@ from ._options import (
     Limits,
     check_arguments,
     check_extensions,
+    check_int,
     check_logger,
+    check_path,
     check_seconds,
+    check_server_hostname,
     check_ssl,
     check_stream,
 )
@@ -161,9 +164,7 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
             check_stream(stream)
         if ssl is not None and not start.secure and stream is None:
             raise ValueError(f"ssl is given, but {start} is not a wss URI")
-        if server_hostname is not None and not (start.secure if stream is None else ssl):
-            need = "is not a wss URI" if stream is None else "over a stream has TLS only with ssl"
-            raise ValueError(f"server_hostname={server_hostname!r} is given, but {start} {need}")
+        check_server_hostname(server_hostname, tls=start.secure if stream is None else bool(ssl))
         self._stream = stream
         self._ssl = ssl
         self._server_hostname = server_hostname
@@ -199,14 +200,14 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         self._entered = False
         self._lifespan: Lifespan | None = None
 
-    def __await__(self) -> Generator[None, None, NoReturn]:
-        raise TypeError(
-            f"{type(self).__name__}() cannot be awaited, because a connection owns tasks and they"
-            f" need a block that ends: use `async with {type(self).__name__}(...) as ws`, or"
-            " contextlib.AsyncExitStack"
-        )
+    if not TYPE_CHECKING:  # type checkers find the mistakes by the lack of these
 
-    if not TYPE_CHECKING:  # type checkers find the mistake by the lack of it
+        def __await__(self) -> NoReturn:
+            raise TypeError(
+                f"{type(self).__name__}() cannot be awaited, because a connection owns tasks and"
+                f" they need a block that ends: use `async with {type(self).__name__}(...) as ws`,"
+                " or contextlib.AsyncExitStack"
+            )
 
         def __aiter__(self) -> NoReturn:
             raise TypeError(
@@ -247,6 +248,10 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         """
         with move_on_after(self._open_timeout):
             return await self._open()
+        refusal = self._handshake.refusal
+        if refusal is not None:
+            # The rest of its body has not come.
+            raise InvalidStatus(refusal)
         where = f", at the proxy {self._proxy_used}" if self._before_proxy else ""
         raise TimeoutError(
             f"no connection to {self._redirects} after {self._open_timeout} seconds (open_timeout)"
@@ -341,6 +346,7 @@ class unix_connect(connect):  # noqa: N801  # it is used as a function
         check_arguments(
             "unix_connect", arguments, {"stream", "proxy", "proxy_ssl", "max_redirects"}
         )
+        check_path(path)
         super().__init__(uri, proxy=None, max_redirects=0, **arguments)
         self._path = path
 
@@ -376,8 +382,7 @@ def check_max_redirects(max_redirects: int) -> None:
         ValueError: it is negative.
         TypeError: it is no integer.
     """
-    if not isinstance(max_redirects, int):
-        raise TypeError(f"max_redirects must be an int, not {type(max_redirects).__name__}")
+    check_int("max_redirects", max_redirects)
     if max_redirects < 0:
         raise ValueError(f"max_redirects of {max_redirects} is negative")
 

@@ -43,10 +43,9 @@ from ._types import (
     DataLike,
     State,
 )
-from .exceptions import ConnectionClosedOK
 from .sansio._closing import check_close
 from .sansio._extensions import Extension
-from .sansio._messages import wrong_type
+from .sansio._messages import encode_data, wrong_type
 from .sansio._protocol import Protocol
 
 _Args = TypeVarTuple("_Args")
@@ -257,10 +256,7 @@ class Connection(ObjectStream[Data]):
         if not messages and self._protocol.held_failure is not None:
             link.release_failure()
         if not await inbox.ready():
-            error = link.closed_error()
-            if isinstance(error, ConnectionClosedOK):
-                raise StopAsyncIteration
-            raise error
+            raise link.iteration_end()  # not kept: its traceback has this frame
         if len(messages) > inbox.floor:
             message = messages.popleft()
             inbox.size -= len(message)  # type: ignore[arg-type]  # no fragment: none is streamed
@@ -376,6 +372,7 @@ class Connection(ObjectStream[Data]):
         if self._protocol.state is not OPEN:
             raise self._link.closed_error()
         if self._outbox.must_wait:
+            encode_data(message, text)  # what cannot be sent at all is told first
             raise anyio.WouldBlock
         self._transport.write(self._protocol.send_message(message, text=text, compress=compress))
 

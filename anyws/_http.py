@@ -71,7 +71,12 @@ class Headers(MutableMapping[str, str]):
         if isinstance(fields, str | bytes):
             kind = type(fields).__name__
             raise TypeError(f"headers must be a mapping or an iterable of pairs, not {kind}")
-        for name, value in fields.items() if isinstance(fields, Mapping) else fields:
+        for pair in fields.items() if isinstance(fields, Mapping) else fields:
+            try:
+                name, value = pair
+            except (TypeError, ValueError):
+                kind = type(pair).__name__
+                raise TypeError(f"headers must have pairs of name and value, not {kind}") from None
             self.add(name, value)
 
     @classmethod
@@ -275,6 +280,7 @@ class Response:
 
     Raises:
         ValueError: the status or the reason cannot stand in a status line.
+        TypeError: the status is no int, or the reason no str.
     """
 
     status: int
@@ -283,6 +289,10 @@ class Response:
     body: bytes = b""
 
     def __post_init__(self) -> None:
+        if isinstance(self.status, bool) or not isinstance(self.status, int):
+            raise TypeError(f"status must be an int, not {type(self.status).__name__}")
+        if not isinstance(self.reason, str):
+            raise TypeError(f"reason phrase must be a str, not {type(self.reason).__name__}")
         if not 100 <= self.status <= 999:
             raise ValueError(f"status {self.status} does not have three digits")
         flaw = describe_flaw(self.reason)
@@ -318,7 +328,9 @@ def text_response(status: int, text: str = "", headers: HeadersLike | None = Non
         ValueError: the status is none of a final response, or a field cannot be sent.
         TypeError: a name or a value of a field is no str.
     """
-    if not 200 <= status <= 599:
+    if not isinstance(text, str):
+        raise TypeError(f"text must be a str, not {type(text).__name__}")
+    if type(status) is int and not 200 <= status <= 599:
         raise ValueError(f"status {status} is not in 200..599")
     try:
         reason = http.HTTPStatus(status).phrase

@@ -137,7 +137,8 @@ async def leave_task_group(
         interruption = cancelled
     except BaseExceptionGroup as group:
         # Only KeyboardInterrupt and its like come out of a task of ours: they stay bare.
-        raise_bare(group)
+        if interruption is None or not _ends_the_program(interruption):
+            raise_bare(group)
     if interruption is not None and (exc is None or not is_cancellation(interruption)):
         raise interruption  # a KeyboardInterrupt wins over everything
 

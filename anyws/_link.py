@@ -21,7 +21,12 @@ from ._outbox import Outbox
 from ._parking import Latch
 from ._tasks import ClosingScopes, UserTasks
 from ._types import OPEN, BytesLike, Close, CloseCode, Data, DataLike, Event, Fragment, Pong
-from .exceptions import ConcurrencyError, ConnectionClosed, KeepaliveTimeout
+from .exceptions import (
+    ConcurrencyError,
+    ConnectionClosed,
+    ConnectionClosedOK,
+    KeepaliveTimeout,
+)
 
 if TYPE_CHECKING:
     import logging
@@ -166,9 +171,9 @@ class Link:
         # Whether a message may not simply be put into the inbox: one is skipped, we have given up,
         # or the end has begun or is due.
         self._detour = False
-        # Whether a full inbox is given up if nobody makes room, and how many messages were left in it
-        # when that was last looked at, -1 if some have been taken out since; and whether it has
-        # been given up, so that what finds no room is dropped, and whether something was.
+        # Whether a full inbox is given up if nobody makes room, and how many messages it had when
+        # that was last looked at, -1 if some have been taken out since; and whether it has been
+        # given up, so that what finds no room is dropped, and whether something was.
         self._hurrying = False
         self._left = -1
         self._discarding = False
@@ -485,7 +490,9 @@ class Link:
         self._discard()
 
     def abort(self) -> None:
-        """Drop the transport. Never waits."""
+        """Drop the transport; without effect if it is closed already. Never waits."""
+        if self.closed.is_set():
+            return
         self.protocol.lose_write()
         self.transport.abort()
         if self._closing_transport is not None:
@@ -561,6 +568,11 @@ class Link:
         error.__cause__ = self._cause
         error._mark = self._mark
         return error
+
+    def iteration_end(self) -> ConnectionClosed | StopAsyncIteration:
+        """Make what ends an iteration over the messages."""
+        error = self.closed_error()
+        return StopAsyncIteration() if isinstance(error, ConnectionClosedOK) else error
 
     def is_end(self, exc: BaseException) -> bool:
         """Say whether `exc` tells nothing but the end of this connection, alone or in groups."""

@@ -37,10 +37,20 @@ if TYPE_CHECKING:
 
     from ._connection import Connection
     from ._hooks import Hooks
+    from ._http import Headers
     from ._options import ConnectionOptions
     from ._transports import Transport
     from .sansio._client_handshake import ClientHandshake
     from .sansio._server_handshake import ServerHandshake
+
+# What a response with the status 101 says of what was agreed on.
+_OPENING_FIELDS = (
+    "Upgrade",
+    "Connection",
+    "Sec-WebSocket-Accept",
+    "Sec-WebSocket-Protocol",
+    "Sec-WebSocket-Extensions",
+)
 
 ProcessRequest = Callable[[Request], Awaitable[Response | None] | Response | None]
 ProcessResponse = Callable[[Request, Response], Awaitable[Response | None] | Response | None]
@@ -122,6 +132,8 @@ async def _exchange(transport: Transport, handshake: ClientHandshake) -> Respons
         except InvalidMessage as error:
             raise error from exc
     except (BrokenResourceError, ClosedResourceError) as exc:
+        if handshake.refusal is not None:
+            raise InvalidStatus(handshake.refusal) from exc
         cause = exc.__cause__
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
             # An alert: in TLS 1.3 a client's certificate is refused behind the TLS handshake.
@@ -270,9 +282,13 @@ class ServerOpening:
         if hook is None:
             return response
         opens = response.status == 101
+        # A hook may well change the response that it is given.
+        ours = response.headers.copy()
         try:
             response = await call_hook(hook, request, response) or response
             self._check(response, opens=opens)
+            if response.status == 101:
+                _check_opening_fields(response.headers, ours)
         except Exception:
             self._settings.logger.exception("process_response failed")
             return _internal_error()
@@ -322,6 +338,17 @@ class ServerOpening:
                     await checkpoint()
         except Exception as exc:  # it has left, or its stream has no halves
             logger.debug("end of a refused handshake: %r", exc)
+
+
+def _check_opening_fields(headers: Headers, ours: Headers) -> None:
+    """See that a response which opens still says what was agreed on.
+
+    Raises:
+        ValueError: it does not; the client would fail, or take for agreed what is not.
+    """
+    for name in _OPENING_FIELDS:
+        if headers.get_all(name) != ours.get_all(name):
+            raise ValueError(f"{name} of a response with the status 101 was changed")
 
 
 @functools.lru_cache(maxsize=1)

@@ -6,9 +6,12 @@ Owns the values that `connect` and `serve` have in common, and their checks; doe
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import ssl
+import sys
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import TYPE_CHECKING
 
 from .sansio._limits import parse_max_size, parse_pair
@@ -61,11 +64,13 @@ def check_seconds(name: str, seconds: float | None) -> None:
     """
     if seconds is None:
         return
-    if not isinstance(seconds, int | float):
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         kind = type(seconds).__name__
         raise TypeError(f"{name} must be a number of seconds or None, not {kind}")
     if not seconds > 0:
         raise ValueError(f"{name} of {seconds} seconds is not above 0; None does without")
+    if seconds > sys.float_info.max:
+        raise ValueError(f"{name} has too many seconds for a clock; None does without")
 
 
 def check_ssl(
@@ -94,29 +99,40 @@ def check_ssl(
 
 
 def check_stream(stream: object) -> None:
-    """See that it is no socket; anything else may be a stream.
+    """See that it can be a stream.
 
     Raises:
-        TypeError: it is one.
+        TypeError: it cannot.
     """
     if isinstance(stream, socket.socket):
         raise TypeError(
             "stream must be an anyio.abc.ByteStream, not a socket: SocketStream.from_socket() and"
             " UNIXSocketStream.from_socket() of anyio.abc make one of it"
         )
+    if not (hasattr(stream, "send") and hasattr(stream, "receive")):
+        raise TypeError(f"stream must be an anyio.abc.ByteStream, not {type(stream).__name__}")
 
 
 def check_listeners(listeners: Iterable[object]) -> None:
-    """See that none is a socket; anything else may be a listener.
+    """See that each can be one.
 
     Raises:
-        TypeError: one is.
+        TypeError: one cannot.
+        ValueError: there is none.
     """
-    if any(isinstance(listener, socket.socket) for listener in listeners):
-        raise TypeError(
-            "listeners must be of anyio.abc.Listener, not sockets:"
-            " anyio.abc.SocketListener.from_socket() makes one of one"
-        )
+    count = 0
+    for listener in listeners:
+        count += 1
+        if isinstance(listener, socket.socket):
+            raise TypeError(
+                "listeners must be of anyio.abc.Listener, not sockets:"
+                " anyio.abc.SocketListener.from_socket() makes one of one"
+            )
+        if not (hasattr(listener, "serve") and hasattr(listener, "aclose")):
+            kind = type(listener).__name__
+            raise TypeError(f"listeners must be of anyio.abc.Listener, not {kind}")
+    if not count:
+        raise ValueError("listeners has none; None listens on host and port")
 
 
 def check_extensions(extensions: Iterable[object] | None, kind: type) -> None:
@@ -140,10 +156,56 @@ def check_place(host: str | None, port: int) -> None:
     """
     if host is not None and not isinstance(host, str):
         raise TypeError(f"host must be a str or None, not {type(host).__name__}")
-    if not isinstance(port, int):
-        raise TypeError(f"port must be an int, not {type(port).__name__}")
+    check_int("port", port)
     if not 0 <= port <= 65535:
         raise ValueError(f"port {port} is not in 0..65535")
+
+
+def check_path(path: object) -> None:
+    """See that it can be the path of a UNIX socket.
+
+    Raises:
+        ValueError: it is empty.
+        TypeError: it is none.
+    """
+    if not isinstance(path, str | PathLike):
+        raise TypeError(f"path must be a str or a path, not {type(path).__name__}")
+    if not os.fspath(path):
+        raise ValueError("path is empty")
+
+
+def check_int(name: str, value: object) -> None:
+    """See that it is an integer, and no bool.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+
+
+def check_server_hostname(name: str | None, *, tls: bool) -> None:
+    """See that it can be the name in a server's certificate, or is None.
+
+    Args:
+        name: the name.
+        tls: whether there will be a certificate.
+
+    Raises:
+        ValueError: it is empty, or nobody would look at it.
+        TypeError: it is no str.
+    """
+    if name is None:
+        return
+    if not isinstance(name, str):
+        raise TypeError(f"server_hostname must be a str or None, not {type(name).__name__}")
+    if not name:
+        raise ValueError("server_hostname is empty; None takes the host of the URI")
+    if not tls:
+        raise ValueError(
+            f"server_hostname={name!r} is given, but no TLS: that takes a wss URI, or ssl with a"
+            " stream"
+        )
 
 
 def check_logger(logger: object) -> None:

@@ -17,7 +17,7 @@ import random
 import re
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -194,10 +194,10 @@ class reconnect:  # noqa: N801  # it is used as a function: `async with reconnec
         self._entered = False
         self._session = Session(uri, arguments, backoff, retry, max_attempts)
 
-    def __await__(self) -> Generator[None, None, NoReturn]:
-        raise TypeError(f"reconnect() cannot be awaited: {_USAGE}")
+    if not TYPE_CHECKING:  # type checkers find the mistakes by the lack of these
 
-    if not TYPE_CHECKING:  # type checkers find the mistake by the lack of it
+        def __await__(self) -> NoReturn:
+            raise TypeError(f"reconnect() cannot be awaited: {_USAGE}")
 
         def __aiter__(self) -> NoReturn:
             raise TypeError(f"reconnect() cannot be iterated over: {_USAGE}")

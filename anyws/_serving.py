@@ -4,12 +4,13 @@ Owns their parameters and their ways out; what a server does stands in `_server`
 4.2.
 """
 
+import inspect
 import logging
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from anyio import (
     TASK_STATUS_IGNORED,
@@ -37,15 +38,16 @@ from ._options import (
     check_arguments,
     check_callable,
     check_extensions,
+    check_int,
     check_listeners,
     check_logger,
+    check_path,
     check_place,
     check_seconds,
     check_ssl,
     check_stream,
 )
 from ._server import Server, close_stream
-from .exceptions import InvalidMessage
 from .sansio._deflate import PerMessageDeflate
 from .sansio._extensions import ServerExtension
 from .sansio._handshake import PRODUCT
@@ -147,7 +149,13 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
         ):
             if hook is not None:
                 check_callable(name, hook)
+        if select_subprotocol is not None and inspect.iscoroutinefunction(select_subprotocol):
+            raise TypeError("select_subprotocol must be a plain function, not an async one")
         check_place(host, port)
+        if backlog is not None:
+            check_int("backlog", backlog)
+            if backlog < 0:
+                raise ValueError(f"backlog of {backlog} is negative")
         check_ssl(ssl, server_side=True)
         check_logger(logger)
         check_hooks(hooks)
@@ -157,11 +165,10 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
             check_listeners(listeners)
         if handler_errors not in {"log", "raise"}:
             raise ValueError(f"handler_errors {handler_errors!r}, expected 'log' or 'raise'")
-        if max_connections is not None and not isinstance(max_connections, int):
-            kind = type(max_connections).__name__
-            raise TypeError(f"max_connections must be an int or None, not {kind}")
-        if max_connections is not None and max_connections < 0:
-            raise ValueError(f"max_connections of {max_connections} is negative")
+        if max_connections is not None:
+            check_int("max_connections", max_connections)
+            if max_connections < 0:
+                raise ValueError(f"max_connections of {max_connections} is negative")
         check_seconds("open_timeout", open_timeout)
         deflate = choose_compression(compression)
         accepted = [*(extensions or ()), *(() if deflate is None else (deflate,))]
@@ -203,11 +210,14 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
         self._server: Server | None = None
         self._handler_error: Exception | None = None
 
-    def __await__(self) -> Generator[None, None, NoReturn]:
-        raise TypeError(
-            "serve() cannot be awaited, because a server owns tasks and they need a block that"
-            " ends: use `async with serve(...) as server`, or `await tg.start(serve_forever, ...)`"
-        )
+    if not TYPE_CHECKING:  # type checkers find the mistake by the lack of it
+
+        def __await__(self) -> NoReturn:
+            raise TypeError(
+                "serve() cannot be awaited, because a server owns tasks and they need a block that"
+                " ends: use `async with serve(...) as server`, or"
+                " `await tg.start(serve_forever, ...)`"
+            )
 
     async def __aenter__(self) -> Server:
         if self._server is not None:
@@ -302,6 +312,7 @@ class unix_serve(serve):  # noqa: N801  # it is used as a function
         **arguments: Any,
     ) -> None:
         check_arguments("unix_serve", arguments, _TCP_ARGUMENTS)
+        check_path(path)
         super().__init__(handler, **arguments)
         self._unix_path = path
 
@@ -356,11 +367,13 @@ class wrap_server:  # noqa: N801  # it is used as a function: `async with wrap_s
         self._entered = False
         self._lifespan: Lifespan | None = None
 
-    def __await__(self) -> Generator[None, None, NoReturn]:
-        raise TypeError(
-            "wrap_server() cannot be awaited, because a connection owns tasks and they need a block"
-            " that ends: use `async with wrap_server(...) as ws`"
-        )
+    if not TYPE_CHECKING:  # type checkers find the mistake by the lack of it
+
+        def __await__(self) -> NoReturn:
+            raise TypeError(
+                "wrap_server() cannot be awaited, because a connection owns tasks and they need a"
+                " block that ends: use `async with wrap_server(...) as ws`"
+            )
 
     async def __aenter__(self) -> Connection:
         if self._entered:
@@ -380,10 +393,10 @@ class wrap_server:  # noqa: N801  # it is used as a function: `async with wrap_s
             if opened is None:
                 await close_stream(stream)
         if opened is None:
-            if scope.cancelled_caught:
-                raise TimeoutError(f"no handshake within {timeout} seconds (open_timeout)")
-            assert opening is not None
-            raise opening.error or InvalidMessage("no handshake")
+            if opening is not None and opening.error is not None:
+                raise opening.error
+            assert scope.cancelled_caught
+            raise TimeoutError(f"no handshake within {timeout} seconds (open_timeout)")
         self._lifespan = Lifespan(*opened)
         return await self._lifespan.__aenter__()
 

@@ -79,6 +79,7 @@ class UserTasks:
                     self._fail(error)
                 elif error is not None:
                     raise
+                del error  # whose traceback has this frame
             finally:
                 self._scopes.discard(scope)
 

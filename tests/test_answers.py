@@ -331,8 +331,8 @@ async def test_body_of_an_error_is_cut_off_at_64_kib() -> None:
 @pytest.mark.behaviour(107)
 @pytest.mark.parametrize(
     "answer",
-    [b"", b"HTTP/1.1 101", GOOD, b"HTTP/1.1 403 No\r\nContent-Length: 9\r\n\r\nwhy"],
-    ids=["nothing", "line", "head", "body"],
+    [b"", b"HTTP/1.1 101", GOOD],
+    ids=["nothing", "line", "head"],
 )
 async def test_silence_is_a_timeouterror_after_open_timeout(answer: bytes) -> None:
     near, far = memory_stream_pair()
@@ -404,3 +404,43 @@ async def test_timeout_of_the_caller_is_not_ours() -> None:
     assert "open_timeout" not in str(caught.value)
     with pytest.raises(anyio.BrokenResourceError):
         await far.send(b"x")
+
+
+# Refusals whose bodies do not end.
+
+
+@pytest.mark.virtual_time
+@pytest.mark.behaviour(107)
+async def test_refusal_whose_body_stalls_is_an_invalidstatus_after_open_timeout() -> None:
+    near, far = memory_stream_pair()
+    await far.send(b"HTTP/1.1 403 No\r\nContent-Length: 9\r\n\r\nwhy")
+    started_at = anyio.current_time()
+    with pytest.raises(anyws.InvalidStatus) as caught:
+        async with anyws.wrap_client(near, open_timeout=3):
+            raise AssertionError
+    assert anyio.current_time() - started_at == pytest.approx(3)
+    assert (caught.value.response.status, caught.value.response.body) == (403, b"why")
+    with pytest.raises(anyio.BrokenResourceError):
+        await far.send(b"x")
+
+
+@pytest.mark.virtual_time
+@pytest.mark.behaviour(107)
+async def test_refusal_that_is_reset_in_its_body_is_an_invalidstatus() -> None:
+    class Breaking(FaultyStream):
+        """Breaks where it would wait."""
+
+        answer = b"HTTP/1.1 403 No\r\nContent-Length: 9\r\n\r\nwhy"
+
+        async def receive(self, max_bytes: int = 65536) -> bytes:
+            if not self.answer:
+                raise anyio.BrokenResourceError
+            data, self.answer = self.answer, b""
+            return data
+
+    near, _ = memory_stream_pair()
+    with pytest.raises(anyws.InvalidStatus) as caught:
+        async with anyws.wrap_client(Breaking(near)):
+            raise AssertionError
+    assert (caught.value.response.status, caught.value.response.body) == (403, b"why")
+    assert isinstance(caught.value.__cause__, anyio.BrokenResourceError)

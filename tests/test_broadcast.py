@@ -408,3 +408,13 @@ async def test_interrupt_of_broadcast_wait_stays_bare(monkeypatch: pytest.Monkey
     async with servers(2, max_buffer_size=400, write_limit=800) as (connections, _):
         with pytest.raises(Interrupt):
             await broadcast_wait(connections, bytes(2000))
+
+
+@either
+async def test_what_is_no_connection_is_told_before_anything_is_sent(wait: bool) -> None:
+    async with servers(1) as (connections, peers):
+        wrong: Any = [*connections, 5]
+        with pytest.raises(TypeError, match=r"^connections has a int, expected anyws\.Connection$"):
+            await send(wrong, "hello", wait)
+        connections[0].abort()
+        assert await peers[0].read_until_eof() == b""

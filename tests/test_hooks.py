@@ -237,6 +237,33 @@ async def test_process_response_may_put_another_101_in_its_place() -> None:
 
 
 @pytest.mark.behaviour(106)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Upgrade", None),
+        ("Connection", "close"),
+        ("Sec-WebSocket-Accept", "AAAA"),
+        ("Sec-WebSocket-Protocol", "chat"),
+        ("Sec-WebSocket-Extensions", "permessage-deflate"),
+    ],
+)
+async def test_process_response_may_not_change_what_was_agreed_on(
+    name: str, value: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    def change(request: anyws.Request, response: anyws.Response) -> None:
+        if value is None:
+            del response.headers[name]
+        else:
+            response.headers[name] = value
+
+    async with serving_memory(process_response=change) as (_, connect):
+        answer = await answer_of(connect, REQUEST + b"\r\n")
+    assert answer.status == 500
+    assert loud_records(caplog) == ["anyws.server: process_response failed"]
+    assert f"{name} of a response with the status 101 was changed" in caplog.text
+
+
+@pytest.mark.behaviour(106)
 async def test_process_response_may_refuse() -> None:
     def refuse(request: anyws.Request, response: anyws.Response) -> anyws.Response:
         return request.respond(403, "no\n")

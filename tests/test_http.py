@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from anyws._http import Headers, Request, Response, is_token, text_response
@@ -276,3 +278,30 @@ def test_each_request_has_data_of_its_own() -> None:
     one, other = Request("GET", "/", Headers()), Request("GET", "/", Headers())
     one.data["user"] = "alice"
     assert other.data == {}
+
+
+@pytest.mark.parametrize("pair", [1, ("a",), ("a", "b", "c"), "abc"], ids=repr)
+def test_what_is_no_pair_is_no_field(pair: Any) -> None:
+    text = f"^headers must have pairs of name and value, not {type(pair).__name__}$"
+    with pytest.raises(TypeError, match=text):
+        Headers([pair])
+
+
+@pytest.mark.parametrize("status", [200.5, "200", True], ids=repr)
+def test_a_response_needs_a_status_that_is_an_int(status: Any) -> None:
+    with pytest.raises(TypeError, match=f"^status must be an int, not {type(status).__name__}$"):
+        Response(status, "OK")
+    with pytest.raises(TypeError, match=f"^status must be an int, not {type(status).__name__}$"):
+        text_response(status)
+
+
+def test_a_response_needs_a_reason_that_is_a_str() -> None:
+    wrong: Any = b"OK"
+    with pytest.raises(TypeError, match=r"^reason phrase must be a str, not bytes$"):
+        Response(200, wrong)
+
+
+def test_a_text_response_needs_a_str() -> None:
+    wrong: Any = b"OK"
+    with pytest.raises(TypeError, match=r"^text must be a str, not bytes$"):
+        text_response(200, wrong)

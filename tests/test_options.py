@@ -68,7 +68,7 @@ def test_time_that_is_not_above_0_is_refused(name: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["open_timeout", "ping_interval", "ping_timeout", "close_timeout"])
-@pytest.mark.parametrize("seconds", ["1", (1,), Decimal(1)], ids=repr)
+@pytest.mark.parametrize("seconds", ["1", (1,), Decimal(1), True], ids=repr)
 def test_time_that_is_no_number_is_a_type_error_of_the_call(name: str, seconds: Any) -> None:
     kind = type(seconds).__name__
     with pytest.raises(
@@ -79,11 +79,13 @@ def test_time_that_is_no_number_is_a_type_error_of_the_call(name: str, seconds: 
 
 # Such as 1e6, a million in another form: the codec in C takes no float.
 @pytest.mark.parametrize("name", ["max_size", "max_queue", "read_limit", "write_limit"])
-@pytest.mark.parametrize("limit", [1e6, "1000", [16, 4], (16,), (16, 4.0), (None, "4")], ids=repr)
+@pytest.mark.parametrize(
+    "limit", [1e6, "1000", [16, 4], (16,), (16, 4.0), (None, "4"), True], ids=repr
+)
 def test_limit_that_is_no_integer_is_a_type_error_of_the_call(name: str, limit: Any) -> None:
     with pytest.raises(
         TypeError,
-        match=f"^{name} must be an int, a pair of ints, or None, not (float|str|list|tuple)$",
+        match=f"^{name} must be an int, a pair of ints, or None, not (float|str|list|tuple|bool)$",
     ):
         anyws.connect("ws://localhost/", **{name: limit})
 
@@ -116,6 +118,7 @@ async def handler(ws: anyws.Connection) -> None:
         (8765, 8765, TypeError, "host must be a str or None, not int"),
         ("localhost", "8765", TypeError, "port must be an int, not str"),
         ("localhost", None, TypeError, "port must be an int, not NoneType"),
+        ("localhost", True, TypeError, "port must be an int, not bool"),
         ("localhost", -1, ValueError, r"port -1 is not in 0\.\.65535"),
         ("localhost", 65536, ValueError, r"port 65536 is not in 0\.\.65535"),
     ],
@@ -184,7 +187,7 @@ def test_hook_that_cannot_be_called_is_a_type_error_of_the_call(name: str) -> No
 
 def test_max_connections_that_is_no_integer_is_a_type_error_of_the_call() -> None:
     wrong: Any = 1.5
-    with pytest.raises(TypeError, match=r"^max_connections must be an int or None, not float$"):
+    with pytest.raises(TypeError, match=r"^max_connections must be an int, not float$"):
         anyws.serve(handler, max_connections=wrong)
 
 
@@ -218,3 +221,96 @@ def test_none_is_no_limit() -> None:
 def test_negative_size_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^max_size of -1 bytes is negative$"):
         ConnectionOptions(max_size=(None, -1))
+
+
+@pytest.mark.parametrize("name", ["open_timeout", "ping_interval", "ping_timeout", "close_timeout"])
+def test_time_that_no_clock_has_is_a_value_error_of_the_call(name: str) -> None:
+    arguments: dict[str, Any] = {name: 10**400}
+    with pytest.raises(ValueError, match=f"^{name} has too many seconds for a clock; None does w"):
+        anyws.connect("ws://localhost/", **arguments)
+
+
+@pytest.mark.parametrize("wrong", [5, "stream", None])
+def test_what_is_no_stream_is_a_type_error_of_the_call(wrong: Any) -> None:
+    text = rf"^stream must be an anyio\.abc\.ByteStream, not {type(wrong).__name__}$"
+    with pytest.raises(TypeError, match=text):
+        anyws.wrap_client(wrong)
+    with pytest.raises(TypeError, match=text):
+        anyws.wrap_server(wrong)
+
+
+@pytest.mark.parametrize(
+    ("listeners", "error", "text"),
+    [
+        ([5], TypeError, r"listeners must be of anyio\.abc\.Listener, not int"),
+        ([], ValueError, "listeners has none; None listens on host and port"),
+    ],
+)
+def test_listeners_that_cannot_listen_are_an_error_of_the_call(
+    listeners: Any, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=f"^{text}$"):
+        anyws.serve(handler, listeners=listeners)
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "text"),
+    [
+        (None, TypeError, "path must be a str or a path, not NoneType"),
+        (5, TypeError, "path must be a str or a path, not int"),
+        ("", ValueError, "path is empty"),
+    ],
+)
+def test_path_that_is_none_is_an_error_of_the_call(
+    path: Any, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=f"^{text}$"):
+        anyws.unix_serve(handler, path)
+    with pytest.raises(error, match=f"^{text}$"):
+        anyws.unix_connect(path)
+
+
+@pytest.mark.parametrize(
+    ("backlog", "error", "text"),
+    [
+        ("5", TypeError, "backlog must be an int, not str"),
+        (-1, ValueError, "backlog of -1 is negative"),
+    ],
+)
+def test_backlog_that_is_none_is_an_error_of_the_call(
+    backlog: Any, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=f"^{text}$"):
+        anyws.serve(handler, backlog=backlog)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "text"),
+    [
+        (b"a.example", TypeError, "server_hostname must be a str or None, not bytes"),
+        ("", ValueError, "server_hostname is empty; None takes the host of the URI"),
+    ],
+)
+def test_server_hostname_that_is_none_is_an_error_of_the_call(
+    name: Any, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=f"^{text}$"):
+        anyws.connect("wss://localhost/", server_hostname=name)
+
+
+def test_server_hostname_without_tls_is_a_value_error_of_the_call() -> None:
+    text = r"^server_hostname='a\.example' is given, but no TLS: that takes a wss URI, or ssl with"
+    with pytest.raises(ValueError, match=text):
+        anyws.connect("ws://localhost/", server_hostname="a.example")
+    stream, _ = memory_stream_pair()
+    with pytest.raises(ValueError, match=text):
+        anyws.connect("wss://localhost/", stream=stream, server_hostname="a.example")
+
+
+def test_select_subprotocol_that_is_async_is_a_type_error_of_the_call() -> None:
+    async def select(request: anyws.Request, offered: object) -> None:
+        """Never runs."""
+
+    wrong: Any = select
+    with pytest.raises(TypeError, match=r"^select_subprotocol must be a plain function, not an as"):
+        anyws.serve(handler, select_subprotocol=wrong)

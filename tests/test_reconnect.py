@@ -317,7 +317,7 @@ async def test_session_gives_nothing_after_its_block() -> None:
 
 async def test_reconnect_cannot_be_awaited() -> None:
     with pytest.raises(TypeError, match=r"reconnect\(\) cannot be awaited: use `async with"):
-        await anyws.reconnect("ws://localhost/")
+        await anyws.reconnect("ws://localhost/")  # type: ignore[misc]  # so
 
 
 async def test_reconnect_cannot_be_iterated_over() -> None:

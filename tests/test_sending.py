@@ -330,6 +330,8 @@ async def test_send_nowait_would_block_over_the_high_mark_and_sends_nothing(
         ws.send_nowait(b"x" * 2_000)
         with pytest.raises(anyio.WouldBlock):
             ws.send_nowait("never")
+        with pytest.raises(TypeError, match="message of type list"):
+            ws.send_nowait(["never"])  # type: ignore[arg-type]  # so
         assert (await next_data(peer))[0] == BINARY
         await anyio.sleep(1)
         ws.send_nowait("next")

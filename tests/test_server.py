@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+import trio
 from anyio import TypedAttributeLookupError
 from anyio.abc import SocketAttribute
 
@@ -136,7 +138,7 @@ async def test_backlog_holds_connections_before_they_are_accepted() -> None:
 
 async def test_serve_cannot_be_awaited() -> None:
     with pytest.raises(TypeError, match="use `async with serve"):
-        await anyws.serve(echo)
+        await anyws.serve(echo)  # type: ignore[misc]  # so
 
 
 async def test_serve_can_be_entered_only_once() -> None:
@@ -272,3 +274,20 @@ async def test_bad_argument_is_a_valueerror_of_the_call(arguments: Any, text: st
 async def test_argument_of_a_wrong_type_is_a_typeerror_of_the_call(arguments: Any) -> None:
     with pytest.raises(TypeError):
         anyws.serve(echo, **arguments)
+
+
+def test_interrupt_at_the_beginning_of_a_connection_leaves_the_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(timeout: float | None) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    async def serve() -> None:
+        async with anyws.serve(echo, "127.0.0.1", 0) as server:
+            monkeypatch.setattr("anyws._server.move_on_after", interrupt)
+            with socket.create_connection(("127.0.0.1", server.port)):
+                await server.serve_forever()
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(serve)  # on asyncio it would end the event loop itself

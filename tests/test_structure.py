@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import signal
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 import trio
 
 import anyws
+from anyws._lifespan import leave_task_group
 from anyws.testing import (
     MemoryListener,
     MemoryStream,
@@ -702,3 +703,21 @@ async def test_wire_shows_1001_when_the_server_is_left(cancelled: bool) -> None:
             assert close_codes(peer) == [1001]
             assert stream_has_ended(peer)
             await stream.aclose()
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), SystemExit(1)], ids=repr)
+async def test_interrupt_while_the_block_is_left_wins_over_an_error_of_its_tasks(
+    interruption: BaseException,
+) -> None:
+    class Failing:
+        """Stands for a task group in which a task of ours has failed."""
+
+        async def __aexit__(self, *_: object) -> None:
+            raise BaseExceptionGroup("", [ValueError()])
+
+    failing: Any = Failing()
+    with pytest.raises(type(interruption)) as caught:
+        await leave_task_group(failing, None, interruption)
+    assert caught.value is interruption
+    with pytest.raises(BaseExceptionGroup):
+        await leave_task_group(failing, None, None)

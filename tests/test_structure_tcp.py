@@ -13,6 +13,7 @@ import hashlib
 import math
 import socket
 import struct
+import weakref
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -397,3 +398,45 @@ def response_to(request: bytes) -> bytes:
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: " + base64.b64encode(digest) + b"\r\n\r\n"
     )
+
+
+# What comes after the end.
+
+
+async def test_abort_has_no_effect_after_the_end() -> None:
+    connections: list[anyws.Connection] = []
+
+    async def keep(ws: anyws.Connection) -> None:
+        connections.append(ws)
+        await echo(ws)
+
+    async with anyws.serve(keep, "127.0.0.1", 0) as server:
+        async with anyws.connect(f"ws://127.0.0.1:{server.port}/") as ws:
+            connections.append(ws)
+        await connections[0].wait_closed()
+        for connection in connections:
+            connection.abort()
+            assert connection.close_code == 1000
+
+
+@pytest.mark.parametrize("receive", ["recv", "iterate"])
+async def test_connection_that_was_lost_is_no_garbage(receive: str) -> None:
+    async def use() -> weakref.ref[anyws.Connection]:
+        async with connection_pair() as (ws, other):
+            other.abort()
+            with suppress(anyws.ConnectionClosedError):
+                if receive == "recv":
+                    await ws.recv()
+                async for _ in ws:
+                    raise AssertionError
+            return weakref.ref(ws)
+
+    gc.collect()
+    gc.disable()
+    try:
+        kept = await use()
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+        assert kept() is None
+    finally:
+        gc.enable()

@@ -189,7 +189,7 @@ async def test_literal_client_is_served_and_the_stream_ends(
 
 async def test_unix_connect_cannot_be_awaited(path: Path) -> None:
     with pytest.raises(TypeError, match=r"unix_connect\(\) cannot .* use `async with unix_connect"):
-        await anyws.unix_connect(path)
+        await anyws.unix_connect(path)  # type: ignore[misc]  # so
 
 
 async def test_ssl_with_a_ws_unix_uri_is_a_valueerror() -> None:

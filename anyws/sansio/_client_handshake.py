@@ -124,6 +124,11 @@ class ClientHandshake:
         """Whether a byte has come."""
         return self._reader.started
 
+    @property
+    def refusal(self) -> Response | None:
+        """The response by which the server refuses, with what has come of its body so far."""
+        return self._reader.refusal
+
     def _encode_request(self) -> bytes:
         request = self.request
         headers = request.headers

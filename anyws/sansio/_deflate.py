@@ -68,6 +68,7 @@ class PerMessageDeflate(ClientExtension, ServerExtension):
 
     Raises:
         ValueError: a value is outside its limits, or the backend is not installed.
+        TypeError: a value is no integer.
     """
 
     name = "permessage-deflate"
@@ -88,6 +89,7 @@ class PerMessageDeflate(ClientExtension, ServerExtension):
             _check_range(CLIENT_MAX_WINDOW_BITS, self.client_max_window_bits, 8, 15)
         _check_range("level", self.level, -1, 9)
         _check_range("mem_level", self.mem_level, 1, 9)
+        _check_int("threshold", self.threshold)
         if self.threshold < 0:
             raise ValueError(f"threshold of {self.threshold} is under 0")
         choose_backend(self.backend)
@@ -262,6 +264,12 @@ class Deflate(Extension):
         # The end of what the message being received has given so far: the window of a new stream.
         self._window = bytearray()
 
+    def __repr__(self) -> str:
+        values = "".join(
+            f"; {name}" if value is None else f"; {name}={value}" for name, value in self.parameters
+        )
+        return f"<{self.name}{values}>"
+
     def wants(self, size: int) -> bool:
         """Say whether a message (or first fragment) of `size` bytes is worth compressing."""
         return self._compresses and size >= self.threshold
@@ -431,11 +439,18 @@ def _bits(limit: int | None) -> int:
     return MAX_WINDOW_BITS if limit is None or limit is True else limit
 
 
+def _check_int(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+
+
 def _check_range(name: str, value: int, low: int, high: int) -> None:
     """Check a value of the configuration.
 
     Raises:
         ValueError: it is outside `low` to `high`.
+        TypeError: it is no integer.
     """
+    _check_int(name, value)
     if not low <= value <= high:
         raise ValueError(f"{name} of {value} is not between {low} and {high}")

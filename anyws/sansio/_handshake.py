@@ -239,12 +239,19 @@ class ResponseReader:
             self._head = HeadReader("response", used=self._head_size)
         return None
 
+    @property
+    def refusal(self) -> Response | None:
+        """A response that does not open, with what has come of its body; None before its head.
+
+        One whose body stalls or is cut short still says more than an error that it is.
+        """
+        return None if self._refusal is None else self._with_body(self._refusal)
+
     def receive_eof(self) -> Response:
         """Take the end of the stream.
 
         Returns:
-            The response, whose body ends here: one that is cut short still says more than an error
-            that it is.
+            The response, whose body ends here.
 
         Raises:
             InvalidMessage: the stream ended before the end of the head.

@@ -32,7 +32,7 @@ def parse_pair(
     """
     pair = limits if isinstance(limits, tuple) and len(limits) == 2 else (limits, None)
     for limit in pair:
-        if limit is not None and not isinstance(limit, int):
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
             kind = type(limit).__name__
             raise TypeError(f"{name} must be an int, a pair of ints, or None, not {kind}")
     return pair

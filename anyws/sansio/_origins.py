@@ -43,6 +43,11 @@ def is_host(text: str) -> bool:
     return _HOST.fullmatch(text) is not None
 
 
+def is_origin(text: str) -> bool:
+    """Say whether `text` can be an Origin field (RFC 6454 section 7.1) that a policy can name."""
+    return text == "null" or _ORIGIN.fullmatch(text) is not None
+
+
 class AllowedOrigins:
     """A policy that has been checked, and that checks requests.
 
@@ -78,7 +83,7 @@ class AllowedOrigins:
         elif not isinstance(entry, str):
             kind = type(entry).__name__
             raise TypeError(f"entry of origins must be a str, a re.Pattern or None, not {kind}")
-        elif entry != "null" and _ORIGIN.fullmatch(entry) is None:
+        elif not is_origin(entry):
             raise ValueError(
                 f"{entry!r} in origins is not an origin such as 'https://example.com': "
                 "scheme, host, and a port that is not the default one"

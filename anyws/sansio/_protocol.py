@@ -12,7 +12,7 @@ A Protocol is born OPEN, when an opening handshake has succeeded:
 
 import enum
 import os
-from collections.abc import Callable, Hashable, Iterator
+from typing import TYPE_CHECKING
 
 from .._types import (
     MAX_CONTROL_SIZE,
@@ -43,6 +43,9 @@ from ._extensions import Extension
 from ._limits import parse_max_size
 from ._messages import SharedMessage, encode_data
 
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
 __all__ = ["Protocol"]
 
 
@@ -51,7 +54,7 @@ _TEXT = Opcode.TEXT
 _BINARY = Opcode.BINARY
 
 # Bytes of masking keys that a client asks the system for at once.
-_POOL_SIZE = 256
+_POOL_SIZE = 128
 
 
 class _Step(enum.Enum):
@@ -84,7 +87,7 @@ class Protocol:
     __slots__ = (
         "_compressing",
         "_fragments_size",
-        "_next_key",
+        "_keys",
         "_plain",
         "_pongs",
         "_replies",
@@ -136,9 +139,8 @@ class Protocol:
             max_fragment_size=max_fragment_size,
             inflate=extension,
         )
-        self._next_key: Callable[[], bytes] | None = (
-            _masking_keys().__next__ if role is Role.CLIENT else None
-        )
+        # The keys to mask with, for a client; the last is the next.
+        self._keys: list[bytes] | None = [] if role is Role.CLIENT else None
         self._pongs: list[bytes] = []
         self._replies: list[bytes] = []
         # The fragmented message that is being sent.
@@ -292,11 +294,14 @@ class Protocol:
             kind = type(message)
             if kind is str or kind is bytes:
                 opcode = _TEXT if kind is str else _BINARY
-                if self._next_key is None:
+                keys = self._keys
+                if keys is None:
                     frame = encode_frame(opcode, message)
                     size = len(frame) - 2
                 else:
-                    frame = encode_frame(opcode, message, masking_key=self._next_key())
+                    if not keys:
+                        _add_keys(keys)
+                    frame = encode_frame(opcode, message, masking_key=keys.pop())
                     size = len(frame) - 6
                 if size > MAX_CONTROL_SIZE:
                     # Its length stands in 2 or 8 bytes more. Of a str, this is its size in UTF-8.
@@ -320,7 +325,7 @@ class Protocol:
     @property
     def sends_payload_as_is(self) -> bool:
         """Whether `send_header()` may be used: nothing masks or compresses what is sent now."""
-        return self._plain and self._next_key is None
+        return self._plain and self._keys is None
 
     def send_header(self, size: int) -> bytes:
         """Encode the header of a Binary message in one frame; its payload is to follow as it is.
@@ -340,7 +345,7 @@ class Protocol:
             ConnectionClosed: the connection is no longer open.
             RuntimeError: a fragmented message is not complete yet.
         """
-        if self._plain and self._next_key is None:
+        if self._plain and self._keys is None:
             frame = message.frames.get(None)
             if frame is not None:
                 self._count_sent(len(message.payload))
@@ -350,7 +355,7 @@ class Protocol:
             raise RuntimeError("a fragmented message is not complete yet")
         extension = self.extension
         sharing: Hashable = None
-        shared = self._next_key is None  # a client masks each frame with a key of its own
+        shared = self._keys is None  # a client masks each frame with a key of its own
         if extension is not None and extension.wants(len(message.payload)):
             sharing = extension.sharing
             shared = shared and sharing is not None
@@ -479,8 +484,12 @@ class Protocol:
     def _encode(
         self, opcode: int, payload: BytesLike, *, fin: bool = True, rsv1: bool = False
     ) -> bytes:
-        key = self._next_key() if self._next_key is not None else None
-        return encode_frame(opcode, payload, fin=fin, rsv1=rsv1, masking_key=key)
+        keys = self._keys
+        if keys is None:
+            return encode_frame(opcode, payload, fin=fin, rsv1=rsv1)
+        if not keys:
+            _add_keys(keys)
+        return encode_frame(opcode, payload, fin=fin, rsv1=rsv1, masking_key=keys.pop())
 
     def _encode_data(
         self, opcode: Opcode, payload: BytesLike, *, fin: bool, compress: bool | None
@@ -520,10 +529,9 @@ class Protocol:
         self.close_sent = close
 
 
-def _masking_keys() -> Iterator[bytes]:
-    """Give a new key for each frame, from a strong source of entropy (RFC 6455 section 10.3)."""
-    # A call of the system costs more than all the rest of a small frame.
-    while True:
-        pool = os.urandom(_POOL_SIZE)
-        for start in range(0, _POOL_SIZE, 4):
-            yield pool[start : start + 4]
+def _add_keys(keys: list[bytes]) -> None:
+    """Add keys for the next frames, from a strong source of entropy (RFC 6455 section 10.3)."""
+    # A call of the system costs more than all the rest of a small frame. No generator: one that an
+    # interrupt of the user's meets is over for good.
+    pool = os.urandom(_POOL_SIZE)
+    keys.extend([pool[start : start + 4] for start in range(0, _POOL_SIZE, 4)])

@@ -29,7 +29,7 @@ from ._headers import (
     parse_subprotocols,
     parse_upgrade,
 )
-from ._origins import SAME_HOST, AllowedOrigins, OriginPolicy, is_host
+from ._origins import SAME_HOST, AllowedOrigins, OriginPolicy, is_host, is_origin
 
 SubprotocolSelector = Callable[[Request, Sequence[str]], str | None]
 """Chooses one of the subprotocols that a client offers, or None."""
@@ -360,7 +360,9 @@ def _check_origin(headers: Headers, origins: AllowedOrigins) -> None:
     try:
         origins.check(headers)
     except InvalidOrigin as exc:
-        hint = f"to allow it, add {exc.value!r} to the server's origins argument"
+        hint = ""
+        if exc.value is None or is_origin(exc.value):
+            hint = f"to allow it, add {exc.value!r} to the server's origins argument"
         raise _Refused(exc, 403, hint=hint) from None
 
 

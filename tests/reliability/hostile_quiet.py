@@ -215,7 +215,7 @@ WAITS: list[Case] = [
         GONE,
         opens=False,
         victims=(CLIENT,),
-        errors=TIMEOUT,
+        errors=("InvalidStatus", "TimeoutError"),
         hasty=True,
     ),
     Program(
@@ -224,7 +224,7 @@ WAITS: list[Case] = [
         GONE,
         opens=False,
         victims=(CLIENT,),
-        errors=TIMEOUT,
+        errors=("InvalidStatus", "TimeoutError"),
         hasty=True,
     ),
 ]

@@ -555,3 +555,22 @@ def test_control_frames_are_counted(role: Role) -> None:
     protocol.receive_data(b"".join(pings))
     protocol.data_to_send(newest_pong=True)
     assert (protocol.pings_received, protocol.pongs_sent) == (6, 5)
+
+
+def test_interrupt_while_keys_are_made_leaves_the_client_able_to_send(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = Protocol(Role.CLIENT)
+
+    def interrupt(size: int) -> bytes:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.urandom", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            client.send_message("never")
+        with pytest.raises(KeyboardInterrupt):
+            client.send_ping(b"")
+    server = Protocol(Role.SERVER)
+    assert server.receive_data(client.send_message("hello")) == ["hello"]
+    assert server.receive_data(client.send_ping(b"x")) == [Ping(b"x")]

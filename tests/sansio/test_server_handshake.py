@@ -612,6 +612,15 @@ def test_a_refusal_says_what_would_help(old: bytes, new: bytes, data: bytes) -> 
     assert server.send_response(server.accept(request), request) == data
 
 
+@pytest.mark.parametrize("origin", ["http://localhost/", "", "localhost"])
+def test_no_hint_names_an_origin_that_cannot_be_listed(origin: str) -> None:
+    request = REQUEST.replace(b"\r\n\r\n", b"\r\nOrigin: " + origin.encode() + b"\r\n\r\n")
+    server = ServerHandshake()
+    response = server.accept(parse(server, request))
+    assert response.status == 403
+    assert response.body == f"invalid Origin header: {origin!r}: it is not allowed\n".encode()
+
+
 def test_a_missing_origin_is_refused_when_it_is_not_listed() -> None:
     _, response = answer(origins=["https://a.com"])
     assert (response.status, response.body) == (
