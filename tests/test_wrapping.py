@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from anyio.abc import SocketAttribute
+from anyio.lowlevel import checkpoint
 
 import anyws
 from anyws.testing import memory_stream_pair
 from tests.sockets import echo
-from tests.wire import MASK, REQUEST, TEXT, frame
+from tests.wire import BINARY, MASK, REQUEST, TEXT, frame
 
 if TYPE_CHECKING:
     from anyio.abc import ByteStream
@@ -125,6 +129,47 @@ async def test_wrap_server_and_wrap_client_understand_each_other() -> None:
 async def test_wrap_server_cannot_be_awaited() -> None:
     near, far = memory_stream_pair()
     with pytest.raises(TypeError, match=r"use `async with wrap_server"):
-        await anyws.wrap_server(near)
+        await anyws.wrap_server(near)  # type: ignore[misc]  # so
     await near.aclose()
     await far.aclose()
+
+
+@pytest.mark.virtual_time
+async def test_wrap_server_raises_why_it_refused_when_the_client_takes_its_time_to_leave() -> None:
+    near, far = memory_stream_pair()
+    await far.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    with pytest.raises(anyws.InvalidUpgrade, match="missing Upgrade header"):
+        async with anyws.wrap_server(near, open_timeout=0.5):
+            raise AssertionError
+    await far.aclose()
+
+
+async def test_flood_that_makes_no_pause_is_bounded_on_a_stream_that_anyio_accepted() -> None:
+    listener: Any = (await anyio.create_tcp_listener(local_host="127.0.0.1")).listeners[0]
+    port = listener.extra(SocketAttribute.local_port)
+    message = frame(BINARY, b"x" * 60_000, mask=MASK)
+    sent = 0
+    flooded = anyio.Event()
+
+    async def flood() -> None:
+        nonlocal sent
+        turns_without = 0
+        while turns_without < 100 and sent < 100_000_000:
+            turns_without += 1
+            with suppress(BlockingIOError):
+                while sent < 100_000_000:
+                    sent += client.send(message)
+                    turns_without = 0
+            await checkpoint()
+        flooded.set()
+
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(REQUEST + b"\r\n" + message * 10)
+        client.setblocking(False)
+        async with listener, await listener.accept() as stream:
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(flood)
+                async with anyws.wrap_server(stream, max_queue=4, close_timeout=0.001) as ws:
+                    await flooded.wait()
+                    ws.abort()
+    assert sent < 50_000_000

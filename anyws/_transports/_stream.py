@@ -14,6 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope, EndOfStream, Event, aclose_forcefully
+from anyio.abc import SocketStream
 from anyio.streams.tls import TLSStream
 
 from ._base import Transport
@@ -40,6 +41,7 @@ class StreamTransport(Transport):
     """
 
     def __init__(self, stream: ByteStream, chunk_size: int = 65536) -> None:
+        _bound_reading(stream)
         self._stream = stream
         self._chunk_size = chunk_size
         self.write_buffer_size = 0
@@ -258,3 +260,17 @@ class StreamTransport(Transport):
         self._end_writing()
         self._pump_scope.cancel()
         self._flush_scope.cancel()
+
+
+def _bound_reading(stream: AnyByteStream) -> None:
+    """Have a stream read no more than is received from it.
+
+    On asyncio, anyio lets a TCP socket that it has accepted be read without bounds until a first
+    receive() has waited, and a peer that makes no pause lets none wait. Nothing public tells it to
+    stop: where its transport is not to be found, this does nothing.
+    """
+    while isinstance(stream, TLSStream):
+        stream = stream.transport_stream
+    pause = getattr(getattr(stream, "_transport", None), "pause_reading", None)
+    if isinstance(stream, SocketStream) and pause is not None:
+        pause()
