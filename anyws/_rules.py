@@ -15,16 +15,12 @@ from urllib.parse import unquote
 from werkzeug.exceptions import BadHost, NotFound
 from werkzeug.routing import BuildError, Map, RequestRedirect, Rule
 
-from .sansio._origins import is_host
+from .sansio._origins import ABSOLUTE_FORM, is_host
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from werkzeug.routing import BaseConverter, MapAdapter
-
-# RFC 9112 section 3.2.2: "a server MUST accept the absolute-form", and use its authority instead of
-# the Host field.
-_ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://([^/?]*)")
 
 _PORT = re.compile(r":[0-9]*\Z")
 
@@ -102,12 +98,9 @@ class Rules:
         Returns:
             The rule; the location that the client is to be redirected to; or None.
         """
-        absolute = _ABSOLUTE_FORM.match(target)
+        absolute = ABSOLUTE_FORM.match(target)
         if absolute is not None:
-            authority = absolute[1]
             target = target[absolute.end() :]
-            if not is_host(authority):
-                return None  # as the Host field, it may have no user information
         path, _, query = target.partition("?")
         try:
             path = unquote(path, errors="strict")

@@ -186,12 +186,9 @@ async def test_path_without_a_route_is_a_404(target: str, caplog: pytest.LogCapt
     assert loud_records(caplog) == []
 
 
-@pytest.mark.parametrize(
-    "authority", ["user@b.example", "b.example:80:80", 'b".example', "b..example"]
-)
-async def test_absolute_form_whose_authority_is_no_host_is_a_404(authority: str) -> None:
+async def test_absolute_form_whose_host_is_no_name_is_a_404() -> None:
     router = router_with("/", host="<tenant>.example")
-    answer = await answer_to(router, request_for(f"http://{authority}/"))
+    answer = await answer_to(router, request_for("http://b..example/"))
     assert answer.status == 404
 
 

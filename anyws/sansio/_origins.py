@@ -38,6 +38,11 @@ _HOST = re.compile(_AUTHORITY)
 _ORIGIN = re.compile(rf"[A-Za-z][A-Za-z0-9+.\-]*://{_AUTHORITY}")
 
 
+ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://([^/?]*)")
+"""The beginning of a target in absolute-form (RFC 9112 section 3.2.2). The group is what counts
+instead of the Host field."""
+
+
 def is_host(text: str) -> bool:
     """Say whether `text` can be a Host field (RFC 9110 section 7.2)."""
     return _HOST.fullmatch(text) is not None

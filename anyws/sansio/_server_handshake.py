@@ -29,7 +29,7 @@ from ._headers import (
     parse_subprotocols,
     parse_upgrade,
 )
-from ._origins import SAME_HOST, AllowedOrigins, OriginPolicy, is_host, is_origin
+from ._origins import ABSOLUTE_FORM, SAME_HOST, AllowedOrigins, OriginPolicy, is_host, is_origin
 
 SubprotocolSelector = Callable[[Request, Sequence[str]], str | None]
 """Chooses one of the subprotocols that a client offers, or None."""
@@ -294,13 +294,21 @@ def _parse_request(head: bytes) -> Request:
     headers = Headers.of_parsed(event.headers.raw_items())
     if not is_host(headers["Host"]):
         raise InvalidMessage("malformed HTTP request: Host is not a host and a port")
+    target = event.target.decode("ascii")
+    absolute = ABSOLUTE_FORM.match(target) if target[0] != "/" else None
+    if absolute is not None:
+        # RFC 9112 section 3.2.2: "the origin server MUST ignore the received Host header field (if
+        # any) and instead replace it with the host information of the request-target".
+        if not is_host(absolute[1]):
+            raise InvalidMessage("malformed HTTP request: target is not of a host and a port")
+        headers["Host"] = absolute[1]
     # A body could be taken for frames, or frames for a body.
     if "Transfer-Encoding" in headers:
         raise InvalidMessage("request with a body: it has a Transfer-Encoding field")
     size = int(headers.get("Content-Length", "0"))  # h11 has seen to it that it is one number
     if size:
         raise InvalidMessage(f"request with a body: its Content-Length is {size}")
-    request = Request(event.method.decode("ascii"), event.target.decode("ascii"), headers)
+    request = Request(event.method.decode("ascii"), target, headers)
     try:
         request.subprotocols = _parse_offered_subprotocols(headers)
         request.origin = single_value(headers, "Origin")

@@ -612,6 +612,25 @@ def test_a_refusal_says_what_would_help(old: bytes, new: bytes, data: bytes) -> 
     assert server.send_response(server.accept(request), request) == data
 
 
+@pytest.mark.parametrize(("origin", "status"), [("a.example", 101), ("b.example", 403)])
+def test_the_host_of_a_target_in_absolute_form_counts(origin: str, status: int) -> None:
+    data = REQUEST.replace(b"GET /", b"GET ws://a.example:80/", 1).replace(
+        b"\r\n\r\n", b"\r\nOrigin: http://%b\r\n\r\n" % origin.encode()
+    )
+    assert b"Host: a.example" not in data
+    server = ServerHandshake()
+    request = parse(server, data)
+    assert request.headers.get_all("Host") == ["a.example:80"]
+    assert server.accept(request).status == status
+
+
+@pytest.mark.parametrize("authority", ["user@b.example", "b.example:80:80", 'b".example'])
+def test_a_target_whose_authority_is_no_host_is_refused(authority: str) -> None:
+    data = REQUEST.replace(b"GET /", b"GET ws://%b/" % authority.encode(), 1)
+    with pytest.raises(InvalidMessage, match="target is not of a host and a port"):
+        ServerHandshake().receive_data(data)
+
+
 @pytest.mark.parametrize("origin", ["http://localhost/", "", "localhost"])
 def test_no_hint_names_an_origin_that_cannot_be_listed(origin: str) -> None:
     request = REQUEST.replace(b"\r\n\r\n", b"\r\nOrigin: " + origin.encode() + b"\r\n\r\n")
