@@ -32,7 +32,8 @@ RECONNECTING, STOPPING, ROUTES, HOOKS, TESTING = OTHERS
 def start(program: str, folder: Path = ROOT) -> subprocess.Popen[str]:
     """Start a program in a process of its own, with every warning an error."""
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-X", "dev", "-c", program],
+        # Not -X dev: asyncio tells there what takes 0.1 s, as anything may on a busy machine.
+        [sys.executable, "-W", "error", "-c", program],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
