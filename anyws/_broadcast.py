@@ -10,6 +10,7 @@ from anyio import create_task_group, move_on_after
 from anyio.lowlevel import checkpoint
 
 from ._connection import Connection
+from ._keepalive import PATIENCE
 from ._lifespan import raise_bare
 from ._link import Link
 from ._options import check_seconds
@@ -123,11 +124,9 @@ def _links(connections: Iterable[Connection]) -> list[Link]:
     try:
         return [connection._link for connection in connections]
     except AttributeError:
-        for connection in connections:
-            if not isinstance(connection, Connection):
-                kind = type(connection).__name__
-                raise TypeError(f"connections has a {kind}, expected anyws.Connection") from None
-        raise
+        wrong = next(it for it in connections if not isinstance(it, Connection))
+        kind = type(wrong).__name__
+        raise TypeError(f"connections has a {kind}, expected anyws.Connection") from None
 
 
 def _send(link: Link, shared: SharedMessage, message: DataLike) -> None:
@@ -151,4 +150,4 @@ async def _send_late(
 
 def _close_slow(link: Link) -> None:
     link.logger.info("closed: too slow, with %d bytes unsent", link.transport.write_buffer_size)
-    link.start_close(Close(CloseCode.TRY_AGAIN_LATER, "too slow"), receiving=None)
+    link.start_close(Close(CloseCode.TRY_AGAIN_LATER, "too slow"), patience=PATIENCE)

@@ -25,7 +25,6 @@ from ._options import (
     Limits,
     check_arguments,
     check_extensions,
-    check_int,
     check_logger,
     check_path,
     check_seconds,
@@ -40,6 +39,7 @@ from .sansio._client_handshake import ClientHandshake
 from .sansio._deflate import PerMessageDeflate
 from .sansio._extensions import ClientExtension
 from .sansio._handshake import PRODUCT
+from .sansio._limits import check_int
 from .sansio._redirects import Redirects
 from .sansio._uri import ProxyURI, WebSocketURI, parse_uri
 
@@ -250,8 +250,9 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
             return await self._open()
         refusal = self._handshake.refusal
         if refusal is not None:
-            # The rest of its body has not come.
-            raise InvalidStatus(refusal)
+            error = InvalidStatus(refusal)  # the rest of its body has not come
+            self._add_notes(error)
+            raise error
         where = f", at the proxy {self._proxy_used}" if self._before_proxy else ""
         raise TimeoutError(
             f"no connection to {self._redirects} after {self._open_timeout} seconds (open_timeout)"

@@ -17,6 +17,7 @@ Invariants, each with a test in tests/test_invariants.py:
 """
 
 import logging
+import math
 import uuid
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Self, TypeVarTuple
@@ -450,7 +451,7 @@ class Connection(ObjectStream[Data]):
         Cancellation: the connection goes on closing; `wait_closed()` waits for it.
         """
         close = check_close(code, reason)
-        self._link.start_close(close, receiving=None if self._link.receives else False)
+        self._link.start_close(close, patience=self._link.patience)
         await self._link.closed.wait()  # the watchdog ends it
 
     async def aclose(self) -> None:
@@ -467,7 +468,7 @@ class Connection(ObjectStream[Data]):
 
         Cancellation: nothing is waited for.
         """
-        self._link.start_close(Close(CloseCode.NORMAL_CLOSURE), receiving=True)
+        self._link.start_close(Close(CloseCode.NORMAL_CLOSURE), patience=math.inf)
         await checkpoint()
 
     async def wait_closed(self) -> None:

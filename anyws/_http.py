@@ -330,7 +330,7 @@ def text_response(status: int, text: str = "", headers: HeadersLike | None = Non
     """
     if not isinstance(text, str):
         raise TypeError(f"text must be a str, not {type(text).__name__}")
-    if type(status) is int and not 200 <= status <= 599:
+    if isinstance(status, int) and not isinstance(status, bool) and not 200 <= status <= 599:
         raise ValueError(f"status {status} is not in 200..599")
     try:
         reason = http.HTTPStatus(status).phrase

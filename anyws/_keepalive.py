@@ -1,4 +1,4 @@
-"""Pings and their waiters, keepalive, the close watchdog, stalls: the only place with a clock.
+"""Pings, keepalive, the close watchdog, patience, stalls: the only place with a clock.
 
 Owns what happens because time passes; knows no bytes. RFC 6455 sections 5.5.2 and 5.5.3.
 """
@@ -10,12 +10,20 @@ from collections.abc import Callable, Generator
 from time import monotonic
 from typing import TypeAlias
 
-from anyio import CancelScope, current_time
+from anyio import CancelScope, current_time, move_on_after
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
+from ._inbox import Inbox
 from ._parking import Latch
 from .exceptions import ConcurrencyError, ConnectionClosed
+
+PATIENCE = 1.0
+"""Seconds in which the application has to take a message out of a full inbox once we have begun to
+close: else it is taken not to receive any more."""
+
+# How often it is looked at in that time.
+_LOOKS = 4
 
 SetTimer: TypeAlias = Callable[[float, Callable[[], None]], None]
 
@@ -289,6 +297,58 @@ class Keepalive:
         return unsent_size > 0
 
 
+class Patience:
+    """Tells when nobody makes room in a full inbox any more.
+
+    Args:
+        inbox: the inbox.
+        seconds: how long nothing may be taken out of it.
+    """
+
+    __slots__ = ("_count", "_inbox", "_looks", "_seconds", "waiting")
+
+    def __init__(self, inbox: Inbox, seconds: float) -> None:
+        self._inbox = inbox
+        self._seconds = seconds
+        # How many messages it had at the last look, and how many looks have found the same.
+        self._count = -1
+        self._looks = 0
+        self.waiting: bool = False
+        """Whether `wait()` was called; who calls it says so."""
+
+    def shorten(self, seconds: float) -> None:
+        """Let it be no more than so many seconds."""
+        self._seconds = min(self._seconds, seconds)
+
+    def begin_anew(self) -> None:
+        """Take that something was taken out, or that the inbox has become full only now."""
+        self._count = -1
+
+    async def wait(self, is_full: Callable[[], bool], over: Latch) -> bool:
+        """Wait until it has been full for that time, and nothing was taken out of it.
+
+        Args:
+            is_full: whether more is to come, and finds no room.
+            over: what makes it all the same.
+
+        Returns:
+            False where `over` has come first.
+
+        Cancellation: it is seen at the next look.
+        """
+        while not over.is_set():
+            count = len(self._inbox)
+            if count != self._count or not is_full():
+                self._count = count
+                self._looks = 0
+            elif self._looks == _LOOKS:
+                return True
+            self._looks += 1
+            with move_on_after(self._seconds / _LOOKS, shield=True):
+                await over.wait()
+        return False
+
+
 class Watchdog:
     """Bounds the end of a connection: one deadline over flush, Close, TLS and TCP.
 
@@ -303,14 +363,14 @@ class Watchdog:
         "_expire",
         "_hastened",
         "_set_timer",
-        "_timeout",
         "deadline",
+        "timeout",
     )
 
     def __init__(
         self, timeout: float | None, expire: Callable[[], None], set_timer: SetTimer
     ) -> None:
-        self._timeout = timeout
+        self.timeout: float = math.inf if timeout is None else timeout
         self._expire = expire
         self._set_timer = set_timer
         self._ended = False
@@ -320,8 +380,7 @@ class Watchdog:
     def begin(self) -> None:
         """Start the clock, unless `hasten()` has."""
         if self.deadline == math.inf:
-            if self._timeout is not None:
-                self.deadline = current_time() + self._timeout
+            self.deadline = current_time() + self.timeout
             self._arm()
 
     def hasten(self, timeout: float) -> None:
@@ -329,9 +388,7 @@ class Watchdog:
         if self._hastened:
             return
         self._hastened = True
-        if self._timeout is not None:
-            timeout = min(timeout, self._timeout)
-        deadline = current_time() + timeout
+        deadline = current_time() + min(timeout, self.timeout)
         if deadline < self.deadline and not self._ended:
             self.deadline = deadline
             self._arm()

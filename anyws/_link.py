@@ -16,7 +16,7 @@ from anyio import CancelScope, move_on_after
 from anyio.lowlevel import checkpoint
 
 from ._inbox import Inbox
-from ._keepalive import Keepalive, Pings, PongWaiter, Stalls, Watchdog
+from ._keepalive import PATIENCE, Keepalive, Patience, Pings, PongWaiter, Stalls, Watchdog
 from ._outbox import Outbox
 from ._parking import Latch
 from ._tasks import ClosingScopes, UserTasks
@@ -45,10 +45,6 @@ _LINGER_TIMEOUT = 1.0
 # Seconds that the application has to answer the messages before a bad frame. Until it asks for the
 # next message, or they are over, the connection stays open for its answers.
 _ANSWER_TIMEOUT = 1.0
-
-# Seconds in which the application has to take a message out of a full inbox, once we have begun to
-# close: else it is taken not to receive any more, and what finds no room is dropped.
-_RECEIVE_TIMEOUT = 1.0
 
 # Bytes that wait to be sent before Pongs coalesce, where write_limit is None.
 _PONG_LIMIT = 65536
@@ -93,11 +89,10 @@ class Link:
         "_ending",
         "_flushed",
         "_given",
-        "_hurrying",
         "_keepalive",
         "_keepalive_expired",
-        "_left",
         "_mark",
+        "_patience",
         "_pong_limit",
         "_reading_paused",
         "_settled",
@@ -171,13 +166,11 @@ class Link:
         # Whether a message may not simply be put into the inbox: one is skipped, we have given up,
         # or the end has begun or is due.
         self._detour = False
-        # Whether a full inbox is given up if nobody makes room, and how many messages it had when
-        # that was last looked at, -1 if some have been taken out since; and whether it has been
-        # given up, so that what finds no room is dropped, and whether something was.
-        self._hurrying = False
-        self._left = -1
+        # Whether we have given up, so that what finds no room in the inbox is dropped; whether
+        # something was; and what waits before.
         self._discarding = False
         self._dropping = False
+        self._patience: Patience | None = None
         # The end. It begins when the state is no longer open, and is settled when nothing more can
         # be received.
         self._ending = False
@@ -283,8 +276,8 @@ class Link:
         self.read_stalls.begin()
         self._keepalive.pause()
         self.transport.pause_reading()
-        if self._hurrying:
-            self._begin_to_discard()
+        if self._patience is not None:
+            self._wait_for_room(self._patience)
 
     def _take_or_drop(self, message: object) -> None:
         if not isinstance(message, (str, bytes, Fragment)):
@@ -367,7 +360,8 @@ class Link:
 
     def _read_on(self) -> None:
         """Read on if there is room again."""
-        self._left = -1
+        if self._patience is not None:
+            self._patience.begin_anew()
         inbox = self.inbox
         if inbox.low:
             # What was read before comes first; if that fills the inbox, reading stays paused.
@@ -456,19 +450,22 @@ class Link:
     # The end.
 
     @property
-    def receives(self) -> bool:
-        """Whether the application has been seen to receive."""
-        taken = self.protocol.decoder.message_count > len(self.inbox.messages)
-        return taken or self.streaming or self.inbox.receiving
+    def patience(self) -> float:
+        """What `start_close` is to be told where nobody knows better.
 
-    def start_close(self, close: Close, *, receiving: bool | None = False) -> None:
+        It is 0 if the application has not been seen to receive.
+        """
+        taken = self.protocol.decoder.message_count > len(self.inbox.messages)
+        return PATIENCE if taken or self.streaming or self.inbox.receiving else 0
+
+    def start_close(self, close: Close, *, patience: float = 0) -> None:
         """Begin the closing handshake, unless the connection is ending already. Never waits.
 
         Args:
             close: what to send.
-            receiving: whether the application goes on receiving; if not, what finds no room for it
-                is dropped, since the peer's Close comes behind. With None that is seen by whether
-                it takes what is there.
+            patience: seconds in which the application has to take a message out of a full inbox;
+                then what finds no room is dropped, since the peer's Close comes behind. With
+                math.inf it may take its time; where the peer has little, half of that counts.
         """
         self.release_failure()
         if self.protocol.state is OPEN:
@@ -477,10 +474,10 @@ class Link:
                 return
             self.transport.write(self.protocol.send_close(close.code, close.reason))
             self.begin_end()
-        if receiving is None:
-            self._hurry()
-        elif not receiving:
+        if patience <= 0:
             self._discard()
+        elif patience < math.inf:
+            self._be_patient(min(patience, self._watchdog.timeout / 2))
 
     def fail(self, code: int, reason: str) -> None:
         """Fail the connection (RFC 6455 section 7.1.7). Never waits."""
@@ -516,25 +513,25 @@ class Link:
             self._watchdog.begin()
             self.transport.attend()
 
-    def _hurry(self) -> None:
-        self._hurrying = True
+    def _be_patient(self, seconds: float) -> None:
+        if self._patience is not None:
+            self._patience.shorten(seconds)
+            return
+        self._patience = Patience(self.inbox, seconds)
         if self._reading_paused:
-            self._begin_to_discard()
+            self._wait_for_room(self._patience)
 
-    def _begin_to_discard(self) -> None:
-        self._hurrying = False
-        assert self.task_group is not None
-        self.task_group.start_soon(self._discard_in_time, name="anyws close")
+    def _wait_for_room(self, patience: Patience) -> None:
+        """See to it that a full inbox is given up once nobody takes anything out of it."""
+        patience.begin_anew()
+        if not patience.waiting:
+            patience.waiting = True
+            assert self.task_group is not None
+            self.task_group.start_soon(self._discard_in_time, patience, name="anyws close")
 
-    async def _discard_in_time(self) -> None:
-        """Give up a full inbox once nobody takes anything out of it."""
-        while not self._settled.is_set() and not self._discarding:
-            if self._reading_paused and len(self.inbox) == self._left:
-                self._discard()
-                return
-            self._left = len(self.inbox)
-            with move_on_after(_RECEIVE_TIMEOUT, shield=True):
-                await self._settled.wait()  # the watchdog ends it too
+    async def _discard_in_time(self, patience: Patience) -> None:
+        if await patience.wait(lambda: self._reading_paused, self._settled):
+            self._discard()
 
     def _discard(self) -> None:
         """Read on without regard to room: the peer's Close comes after all that it has sent."""

@@ -347,7 +347,9 @@ def _check_opening_fields(headers: Headers, ours: Headers) -> None:
         ValueError: it does not; the client would fail, or take for agreed what is not.
     """
     for name in _OPENING_FIELDS:
-        if headers.get_all(name) != ours.get_all(name):
+        # Two of them are names that may be written in any case.
+        fold = str.lower if name in {"Upgrade", "Connection"} else str
+        if [*map(fold, headers.get_all(name))] != [*map(fold, ours.get_all(name))]:
             raise ValueError(f"{name} of a response with the status 101 was changed")
 
 

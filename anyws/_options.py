@@ -6,6 +6,7 @@ Owns the values that `connect` and `serve` have in common, and their checks; doe
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import ssl
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING
 
-from .sansio._limits import parse_max_size, parse_pair
+from .sansio._limits import check_int, parse_max_size, parse_pair
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -69,7 +70,7 @@ def check_seconds(name: str, seconds: float | None) -> None:
         raise TypeError(f"{name} must be a number of seconds or None, not {kind}")
     if not seconds > 0:
         raise ValueError(f"{name} of {seconds} seconds is not above 0; None does without")
-    if seconds > sys.float_info.max:
+    if sys.float_info.max < seconds < math.inf:
         raise ValueError(f"{name} has too many seconds for a clock; None does without")
 
 
@@ -109,8 +110,13 @@ def check_stream(stream: object) -> None:
             "stream must be an anyio.abc.ByteStream, not a socket: SocketStream.from_socket() and"
             " UNIXSocketStream.from_socket() of anyio.abc make one of it"
         )
-    if not (hasattr(stream, "send") and hasattr(stream, "receive")):
+    if not _can(stream, "send", "receive"):
         raise TypeError(f"stream must be an anyio.abc.ByteStream, not {type(stream).__name__}")
+
+
+def _can(value: object, *methods: str) -> bool:
+    """Say whether something has the methods of an abstract class that it need not name."""
+    return all(callable(getattr(value, method, None)) for method in methods)
 
 
 def check_listeners(listeners: Iterable[object]) -> None:
@@ -128,7 +134,7 @@ def check_listeners(listeners: Iterable[object]) -> None:
                 "listeners must be of anyio.abc.Listener, not sockets:"
                 " anyio.abc.SocketListener.from_socket() makes one of one"
             )
-        if not (hasattr(listener, "serve") and hasattr(listener, "aclose")):
+        if not _can(listener, "serve", "aclose"):
             kind = type(listener).__name__
             raise TypeError(f"listeners must be of anyio.abc.Listener, not {kind}")
     if not count:
@@ -168,20 +174,11 @@ def check_path(path: object) -> None:
         ValueError: it is empty.
         TypeError: it is none.
     """
-    if not isinstance(path, str | PathLike):
+    text = os.fspath(path) if isinstance(path, PathLike) else path
+    if not isinstance(text, str):
         raise TypeError(f"path must be a str or a path, not {type(path).__name__}")
-    if not os.fspath(path):
+    if not text:
         raise ValueError("path is empty")
-
-
-def check_int(name: str, value: object) -> None:
-    """See that it is an integer, and no bool.
-
-    Raises:
-        TypeError: it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
 
 
 def check_server_hostname(name: str | None, *, tls: bool) -> None:

@@ -27,6 +27,7 @@ from anyio.streams.tls import TLSListener
 from . import _transports
 from ._connection import Connection
 from ._http import Response, text_response
+from ._keepalive import PATIENCE
 from ._lifespan import Lifespan, is_cancellation
 from ._opening import ServerOpening, ServerSettings
 from ._options import check_seconds
@@ -139,7 +140,9 @@ class Server:
 
         Half-open handshakes get a 503, open connections a Close frame. Handlers that have not ended
         after `grace` seconds are cancelled, and their connections dropped; so is one that waits for
-        this itself.
+        this itself. A handler goes on receiving, and gets all that its peer has sent before its own
+        Close frame; where one takes nothing for a second, what finds no room in its queue is
+        dropped.
 
         Args:
             code: as in `Connection.close`.
@@ -162,8 +165,9 @@ class Server:
             self._accept_scope.cancel()
             for scope in list(self._openings):
                 scope.cancel()
+            patience = PATIENCE if grace is None else min(PATIENCE, grace / 2)
             for connection in list(self._connections):
-                connection._link.start_close(close, receiving=None)
+                connection._link.start_close(close, patience=patience)
         try:
             with move_on_after(grace):
                 await self._closed.wait()
@@ -308,7 +312,7 @@ class Server:
         try:
             async with Lifespan(connection, trailing_data) as ws:
                 if self._closing:
-                    ws._link.start_close(self._close, receiving=None)
+                    ws._link.start_close(self._close, patience=PATIENCE)
                 await self._call_handler(ws)
         finally:
             self._connections.discard(connection)

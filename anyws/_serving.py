@@ -38,7 +38,6 @@ from ._options import (
     check_arguments,
     check_callable,
     check_extensions,
-    check_int,
     check_listeners,
     check_logger,
     check_path,
@@ -51,6 +50,7 @@ from ._server import Server, close_stream
 from .sansio._deflate import PerMessageDeflate
 from .sansio._extensions import ServerExtension
 from .sansio._handshake import PRODUCT
+from .sansio._limits import check_int
 from .sansio._origins import SAME_HOST, OriginPolicy
 from .sansio._server_handshake import ServerHandshake, SubprotocolSelector
 

@@ -29,7 +29,7 @@ from tests.receiving import STREAM_SIZE
 from tests.sending import fragments
 from tests.sockets import LIMIT, serving
 from tests.tls import client_context, server_context
-from tests.wire import CONT, MASK, PING, REQUEST, TEXT, Peer, frame
+from tests.wire import CLOSE, CONT, MASK, PING, REQUEST, TEXT, Peer, frame
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -195,6 +195,28 @@ async def test_fragments_are_told_when_a_message_is_received_in_fragments(pair: 
             ("received", "whole"),
         ]
         await peer.finish()
+
+
+@virtual
+@both_roles
+async def test_messages_that_come_while_closing_are_told_as_long_as_there_is_room(
+    pair: Pair,
+) -> None:
+    async def answer() -> None:
+        while (await peer.read_frame()).opcode != CLOSE:
+            pass
+        for number in range(4):
+            await peer.send(TEXT, b"%d" % number)
+        await peer.send_close()
+        await peer.read_until_eof()
+        await peer.finish()
+
+    hooks = Recorder()
+    async with pair(hooks=hooks, max_queue=2) as (ws, peer), anyio.create_task_group() as tg:
+        tg.start_soon(answer)
+        await ws.close()
+        told = [call[1] for call in hooks.calls if call[0] == "received"]
+        assert told == [message async for message in ws] == ["0", "1"]
 
 
 @virtual

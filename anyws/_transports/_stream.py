@@ -271,6 +271,7 @@ def _bound_reading(stream: AnyByteStream) -> None:
     """
     while isinstance(stream, TLSStream):
         stream = stream.transport_stream
-    pause = getattr(getattr(stream, "_transport", None), "pause_reading", None)
-    if isinstance(stream, SocketStream) and pause is not None:
-        pause()
+    if isinstance(stream, SocketStream) and type(stream).__module__.startswith("anyio."):
+        pause = getattr(getattr(stream, "_transport", None), "pause_reading", None)
+        if pause is not None:
+            pause()

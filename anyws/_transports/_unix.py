@@ -39,6 +39,7 @@ class UnixListener(Listener[Any]):
         await self.listener.serve(handler, task_group)
 
     async def aclose(self) -> None:
+        """Take the file away, and close the listener below."""
         # First: as long as the socket is open, no other file can have its number.
         self._remove_file()
         await self.listener.aclose()
@@ -51,6 +52,7 @@ class UnixListener(Listener[Any]):
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """Those of the listener below."""
         return self.listener.extra_attributes
 
 

@@ -15,6 +15,7 @@ from ..exceptions import NegotiationError, PayloadTooBig, ProtocolError
 from ._compressors import MIN_WINDOW_BITS as MIN_CODEC_WINDOW_BITS
 from ._compressors import Backend, Compressor, choose_backend, make_compressor
 from ._extensions import ClientExtension, Extension, Parameter, ServerExtension
+from ._limits import check_int
 
 if TYPE_CHECKING:
     from zlib import _Decompress
@@ -89,7 +90,7 @@ class PerMessageDeflate(ClientExtension, ServerExtension):
             _check_range(CLIENT_MAX_WINDOW_BITS, self.client_max_window_bits, 8, 15)
         _check_range("level", self.level, -1, 9)
         _check_range("mem_level", self.mem_level, 1, 9)
-        _check_int("threshold", self.threshold)
+        check_int("threshold", self.threshold)
         if self.threshold < 0:
             raise ValueError(f"threshold of {self.threshold} is under 0")
         choose_backend(self.backend)
@@ -439,11 +440,6 @@ def _bits(limit: int | None) -> int:
     return MAX_WINDOW_BITS if limit is None or limit is True else limit
 
 
-def _check_int(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-
-
 def _check_range(name: str, value: int, low: int, high: int) -> None:
     """Check a value of the configuration.
 
@@ -451,6 +447,6 @@ def _check_range(name: str, value: int, low: int, high: int) -> None:
         ValueError: it is outside `low` to `high`.
         TypeError: it is no integer.
     """
-    _check_int(name, value)
+    check_int(name, value)
     if not low <= value <= high:
         raise ValueError(f"{name} of {value} is not between {low} and {high}")

@@ -98,7 +98,7 @@ class HeadReader:
 
     @property
     def started(self) -> bool:
-        """Whether a byte has come."""
+        """Whether a byte of it has come."""
         return bool(self._buffer)
 
     def receive(self, data: bytes) -> bytes | None:

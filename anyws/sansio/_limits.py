@@ -6,6 +6,16 @@ Owns what they may be; what they limit is known to who asks.
 from __future__ import annotations
 
 
+def check_int(name: str, value: object) -> None:
+    """See that it is an integer, and no bool.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+
+
 def parse_max_size(
     max_size: int | tuple[int | None, int | None] | None,
 ) -> tuple[int | None, int | None]:

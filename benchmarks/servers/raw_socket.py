@@ -37,6 +37,8 @@ class Echo:
         """Read once, and send what is complete; False when the client has left."""
         try:
             size = self._socket.recv_into(_SCRATCH)
+        except BlockingIOError:
+            return True
         except OSError:
             size = 0
         if not size:
