@@ -6,7 +6,7 @@ Owns what happens because time passes; knows no bytes. RFC 6455 sections 5.5.2 a
 import math
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sized
 from time import monotonic
 from typing import TypeAlias
 
@@ -14,7 +14,6 @@ from anyio import CancelScope, current_time, move_on_after
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from ._inbox import Inbox
 from ._parking import Latch
 from .exceptions import ConcurrencyError, ConnectionClosed
 
@@ -307,7 +306,7 @@ class Patience:
 
     __slots__ = ("_count", "_inbox", "_looks", "_seconds", "waiting")
 
-    def __init__(self, inbox: Inbox, seconds: float) -> None:
+    def __init__(self, inbox: Sized, seconds: float) -> None:
         self._inbox = inbox
         self._seconds = seconds
         # How many messages it had at the last look, and how many looks have found the same.
