@@ -264,9 +264,9 @@ def _leaving_client(kind: Kind) -> Scenario:
                     await ws.send("message")
                     await ws.recv()
 
-            client_arguments: dict[str, Any] = {"server_hostname": "localhost"}
+            client_arguments: dict[str, Any] = {}
             if kind.tls:
-                client_arguments["ssl"] = context(False)
+                client_arguments = {"server_hostname": "localhost", "ssl": context(False)}
             await cut.call(talk)
             while True:
                 try:
