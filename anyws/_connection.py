@@ -29,6 +29,7 @@ from anyio.lowlevel import checkpoint
 
 from ._fragments import OutgoingMessage, StreamedMessage, as_type
 from ._http import Request, Response
+from ._inbox import Inbox
 from ._keepalive import PongWaiter
 from ._link import Link
 from ._options import ConnectionOptions
@@ -79,11 +80,13 @@ class Connection(ObjectStream[Data]):
         options: ConnectionOptions,
         logger: logging.Logger | logging.LoggerAdapter[Any],
     ) -> None:
-        self._link = Link(transport, protocol, options, logger)
+        inbox = self._make_inbox(transport, options)
+        self._link = Link(transport, protocol, options, logger, inbox)
         # What is needed for each message stands here too.
         self._transport = transport
         self._protocol = protocol
-        self._inbox = self._link.inbox
+        self._intake = self._link.intake
+        self._inbox = inbox
         self._outbox = self._link.outbox
         self._request = request
         self._response = response
@@ -96,6 +99,9 @@ class Connection(ObjectStream[Data]):
         else:
             self._local_address = request.local_address
             self._remote_address = request.remote_address
+
+    def _make_inbox(self, transport: Transport, options: ConnectionOptions) -> Inbox:
+        return Inbox(options.queue_marks, options.read_marks, transport.make_parking)
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__name__} {self.id} {self.state.value}>"
@@ -230,14 +236,14 @@ class Connection(ObjectStream[Data]):
             message = messages.popleft()
             inbox.size -= len(message)  # type: ignore[arg-type]  # no fragment: none is streamed
             return message  # type: ignore[return-value]  # likewise
-        link = self._link
-        link.check_not_streaming()
-        await link.next_message()
+        intake = self._intake
+        intake.check_not_streaming()
+        await self._link.next_message()
         if decode is not None:
             message = as_type(inbox.head, text=decode)  # type: ignore[arg-type]  # no fragment
-            link.pop()
+            intake.pop()
             return message
-        return link.pop()  # type: ignore[return-value]  # fragments are for recv_streaming()
+        return intake.pop()  # type: ignore[return-value]  # fragments are for recv_streaming()
 
     def __aiter__(self) -> Self:
         return self
@@ -251,18 +257,18 @@ class Connection(ObjectStream[Data]):
             message = messages.popleft()
             inbox.size -= len(message)  # type: ignore[arg-type]  # no fragment: none is streamed
             return message  # type: ignore[return-value]  # likewise
-        link = self._link
-        if link.streaming:
-            link.check_not_streaming()
+        intake = self._intake
+        if intake.streaming:
+            intake.check_not_streaming()
         if not messages and self._protocol.held_failure is not None:
-            link.release_failure()
+            self._link.release_failure()
         if not await inbox.ready():
-            raise link.iteration_end()  # not kept: its traceback has this frame
+            raise self._link.iteration_end()  # not kept: its traceback has this frame
         if len(messages) > inbox.floor:
             message = messages.popleft()
             inbox.size -= len(message)  # type: ignore[arg-type]  # no fragment: none is streamed
             return message  # type: ignore[return-value]  # likewise
-        return link.pop()  # type: ignore[return-value]  # fragments are for recv_streaming()
+        return intake.pop()  # type: ignore[return-value]  # fragments are for recv_streaming()
 
     async def receive(self) -> Data:
         """Receive the next message: `recv()` by the name that anyio's streams have for it.
@@ -451,7 +457,7 @@ class Connection(ObjectStream[Data]):
         Cancellation: the connection goes on closing; `wait_closed()` waits for it.
         """
         close = check_close(code, reason)
-        self._link.start_close(close, patience=self._link.patience)
+        self._link.start_close(close, patience=self._intake.patience)
         await self._link.closed.wait()  # the watchdog ends it
 
     async def aclose(self) -> None:

@@ -44,7 +44,7 @@ class StreamedMessage(AsyncIterator[Data]):
     async def __aenter__(self) -> Self:
         if self._entered:
             raise RuntimeError("recv_streaming() can be entered only once: call it again")
-        self._link.begin_streaming()
+        self._link.intake.begin_streaming()
         self._entered = True
         return self
 
@@ -54,7 +54,7 @@ class StreamedMessage(AsyncIterator[Data]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._link.end_streaming(begun=self._begun, complete=self._complete)
+        self._link.intake.end_streaming(begun=self._begun, complete=self._complete)
         self._complete = True
 
     async def __anext__(self) -> Data:
@@ -70,7 +70,7 @@ class StreamedMessage(AsyncIterator[Data]):
             data = as_type(data, text=self._decode)
         self._begun = True
         self._complete = fin
-        self._link.pop()
+        self._link.intake.pop()
         return data
 
 

@@ -132,9 +132,14 @@ class WatchedConnection(Connection):
         logger: logging.Logger | logging.LoggerAdapter[Any],
         hooks: Hooks,
     ) -> None:
+        self._watcher = _Watcher(self, hooks)
         super().__init__(transport, protocol, request, response, subprotocol, options, logger)
-        self._watcher = self._link.watcher = _Watcher(self, hooks)
-        self._inbox = self._link.inbox = _WatchedInbox(self._watcher, options, transport)
+        self._link.watcher = self._watcher
+
+    def _make_inbox(self, transport: Transport, options: ConnectionOptions) -> Inbox:
+        return _WatchedInbox(
+            self._watcher, options.queue_marks, options.read_marks, transport.make_parking
+        )
 
     async def send(
         self, message: MessageLike, *, text: bool | None = None, compress: bool | None = None
@@ -216,12 +221,17 @@ class _Watcher:
 
 
 class _WatchedInbox(Inbox):
-    """An inbox that tells what is put into it."""
+    """An inbox that tells what is put into it.
+
+    Args:
+        watcher: whom to tell.
+        arguments: those of `Inbox`.
+    """
 
     __slots__ = ("_watcher",)
 
-    def __init__(self, watcher: _Watcher, options: ConnectionOptions, transport: Transport) -> None:
-        super().__init__(options.queue_marks, options.read_marks, transport.make_parking)
+    def __init__(self, watcher: _Watcher, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._watcher = watcher
 
     def put(self, message: Data | Fragment) -> None:

@@ -1,9 +1,9 @@
-"""A transport and a protocol joined: chunks to messages, replies to writes, and the end of both.
+"""A transport and a protocol joined: replies to writes, and the end of both.
 
-Owns the synchronous path from a chunk to the inbox, the waiters and the replies, the state of the
-end, and what the connection's own tasks do. What a user calls stands in `_connection`; who may
-send, in `_outbox`; who runs the tasks, in `_lifespan`. Knows no frame and no socket. RFC 6455
-sections 5 to 7.
+Owns the waiters and the replies, the state of the end, and what the connection's own tasks do. What
+a user calls stands in `_connection`; the way from a chunk to a message, in `_intake`; who may send,
+in `_outbox`; who runs the tasks, in `_lifespan`. Knows no frame and no socket. RFC 6455 sections 5
+to 7.
 """
 
 from __future__ import annotations
@@ -15,26 +15,23 @@ from typing import Protocol as Interface
 from anyio import CancelScope, move_on_after
 from anyio.lowlevel import checkpoint
 
-from ._inbox import Inbox
-from ._keepalive import PATIENCE, Keepalive, Patience, Pings, PongWaiter, Stalls, Watchdog
+from ._intake import Intake
+from ._keepalive import Keepalive, Pings, PongWaiter, Watchdog
 from ._outbox import Outbox
 from ._parking import Latch
 from ._tasks import ClosingScopes, UserTasks
-from ._types import OPEN, BytesLike, Close, CloseCode, Data, DataLike, Event, Fragment, Pong
-from .exceptions import (
-    ConcurrencyError,
-    ConnectionClosed,
-    ConnectionClosedOK,
-    KeepaliveTimeout,
-)
+from ._types import OPEN, Close, CloseCode
+from .exceptions import ConnectionClosed, ConnectionClosedOK, KeepaliveTimeout
 
 if TYPE_CHECKING:
     import logging
 
     from anyio.abc import TaskGroup
 
+    from ._inbox import Inbox
     from ._options import ConnectionOptions
     from ._transports import Transport
+    from ._types import Data, DataLike, Fragment, Pong
     from .sansio._protocol import Protocol
 
 # After both Close frames are exchanged, and ours has left, nothing more has to be waited for. This
@@ -78,38 +75,29 @@ class Link:
         protocol: says what they mean.
         options: what the user chose.
         logger: where to log.
+        inbox: where the messages wait.
     """
 
     __slots__ = (
         "_cause",
         "_closing_transport",
-        "_detour",
-        "_discarding",
-        "_dropping",
         "_ending",
         "_flushed",
-        "_given",
         "_keepalive",
         "_keepalive_expired",
         "_mark",
-        "_patience",
         "_pong_limit",
-        "_reading_paused",
         "_settled",
-        "_skipped",
-        "_skipping",
         "_watchdog",
         "closed",
         "closing_scopes",
         "inbox",
+        "intake",
         "latency",
         "logger",
         "outbox",
         "pings",
         "protocol",
-        "read_stalls",
-        "received_size",
-        "streaming",
         "task_group",
         "transport",
         "user_tasks",
@@ -122,11 +110,11 @@ class Link:
         protocol: Protocol,
         options: ConnectionOptions,
         logger: logging.Logger | logging.LoggerAdapter[Any],
+        inbox: Inbox,
     ) -> None:
         self.transport: Transport = transport
         self.protocol: Protocol = protocol
         self.logger: logging.Logger | logging.LoggerAdapter[Any] = logger
-        self.inbox: Inbox = Inbox(options.queue_marks, options.read_marks, transport.make_parking)
         self.pings: Pings = Pings()
         self.latency: float = 0.0
         self.closing_scopes: ClosingScopes = ClosingScopes()
@@ -135,10 +123,6 @@ class Link:
         self.watcher: Watcher | None = None
         self.closed: Latch = Latch()
         """Set when the connection is over and its transport closed."""
-        self.outbox: Outbox = Outbox(transport, protocol, self.inbox, options.write_marks, self)
-        # What the application lifts for itself it does not lift for its peers.
-        limited = self.outbox.high < math.inf
-        self._pong_limit = self.outbox.high if limited else _PONG_LIMIT
         self._keepalive = Keepalive(
             options.ping_interval,
             options.ping_timeout,
@@ -148,157 +132,64 @@ class Link:
             lambda: (transport.sent_size, transport.write_buffer_size),
         )
         self._keepalive_expired = False
-        # Receiving.
-        self.received_size: int = 0
-        """Bytes that have come, in all."""
-        self.read_stalls: Stalls = Stalls()
-        """When reading is paused."""
-        self._reading_paused = False
-        self.streaming: bool = False
-        """Whether a recv_streaming() is in use."""
-        # Whether what still comes of a message that recv_streaming() left is to be dropped; and
-        # whether the last of it has just been.
-        self._skipping = False
-        self._skipped = False
-        # Whether the application has ever been given a message.
-        self._given = False
+        self.inbox: Inbox = inbox
+        self.intake: Intake = Intake(transport, protocol, inbox, self._keepalive, self)
         protocol.holds_failure = True
-        # Whether a message may not simply be put into the inbox: one is skipped, we have given up,
-        # or the end has begun or is due.
-        self._detour = False
-        # Whether we have given up, so that what finds no room in the inbox is dropped; whether
-        # something was; and what waits before.
-        self._discarding = False
-        self._dropping = False
-        self._patience: Patience | None = None
+        self.outbox: Outbox = Outbox(transport, protocol, self.inbox, options.write_marks, self)
+        # What the application lifts for itself it does not lift for its peers.
+        limited = self.outbox.high < math.inf
+        self._pong_limit = self.outbox.high if limited else _PONG_LIMIT
         # The end. It begins when the state is no longer open, and is settled when nothing more can
         # be received.
         self._ending = False
         # Whether our half of the stream has ended, behind all that was written.
         self._flushed = False
-        self._settled = Latch()
+        self._settled = self.intake.settled
         self._cause: BaseException | None = None
         # What tells our errors from those of another connection that ended in the same way.
         self._mark = object()
         self._watchdog = Watchdog(options.close_timeout, self.abort, transport.set_timer)
         self._closing_transport: CancelScope | None = None
 
-    # Receiving.
+    # What comes, besides messages.
 
-    def feed(self, data: BytesLike) -> bool:
-        """Take a chunk from the transport; empty to go on with what was left over. Never waits.
+    def take_pong(self, pong: Pong) -> None:
+        """Take a Pong, which may tell how long it took."""
+        latency = self.pings.receive_pong(pong.data)
+        if latency is not None:
+            self.latency = latency
 
-        Returns:
-            Whether more than one message waits for the application.
+    def write_replies(self) -> None:
+        """Answer what has come, and begin the end if it is due. Never waits."""
+        protocol = self.protocol
+        if protocol.pong_to_send and self.transport.write_buffer_size > self._pong_limit:
+            # The peer does not read: one Pong is kept for it, whatever it sends.
+            self.transport.write_latest(protocol.data_to_send(newest_pong=True))
+            return
+        replies = protocol.data_to_send()
+        if replies:
+            self.transport.write(replies)
+        if protocol.state is not OPEN:
+            self.begin_end()
+
+    async def next_message(self) -> Data | Fragment:
+        """Wait for the next message and give it; `intake.pop()` takes it out.
+
+        Raises:
+            ConnectionClosed: no more will come.
+            ConcurrencyError: another task waits.
+
+        Cancellation: loses nothing.
         """
-        if data and self._keepalive.watching:
-            self._keepalive.see_life()
-        self.received_size += len(data)
-        protocol = self.protocol
-        if self._detour and not self._heeds_data:
-            # It is read on only to find the end of the stream.
-            return False
-        # _decode() once more: a call less for each chunk.
         inbox = self.inbox
-        max_bytes = inbox.high_bytes - inbox.size
-        max_messages = inbox.high_messages - len(inbox.messages)
-        events = protocol.receive_data(
-            data, max_bytes if max_bytes > 0 else 1, max_messages if max_messages > 0 else 1
-        )
-        if self._detour or protocol.decoder.plain_size < 0:
-            self._take(events)
-        elif events:
-            # Whole messages alone, as nearly always.
-            self._given = True
-            inbox.put_all(events, protocol.decoder.plain_size)  # type: ignore[arg-type]  # so
-        while protocol.decoder.pending and (self._discarding or not inbox.full):
-            self._take(self._decode(b""))
-        if protocol.held_failure is not None:
-            self._take_failure()
-        # Neither by the inbox's own property nor by max(): what they would cost pays for the peaks.
-        waiting = len(inbox.messages)
-        size = inbox.size
-        if size > inbox.peak_size:  # noqa: PLR1730  # a call takes four times as long
-            inbox.peak_size = size
-        if waiting > inbox.peak_messages:  # noqa: PLR1730  # likewise
-            inbox.peak_messages = waiting
-        if (waiting >= inbox.high_messages or size >= inbox.high_bytes) and not self._discarding:
-            self._pause_reading()
-        return waiting > 1
+        if not inbox.messages:
+            self.release_failure()  # it has answered all that came before
+        if not await inbox.ready():
+            raise self.closed_error()
+        return inbox.messages[0]
 
-    @property
-    def _heeds_data(self) -> bool:
-        """Whether what still comes from the peer has a meaning."""
-        return self.protocol.held_failure is None and self.protocol.expects_data
-
-    def _decode(self, data: BytesLike) -> list[Event]:
-        """Decode as much as the inbox has room for, and one message in any case."""
-        inbox = self.inbox
-        max_bytes = inbox.high_bytes - inbox.size
-        max_messages = inbox.high_messages - len(inbox.messages)
-        return self.protocol.receive_data(
-            data, max_bytes if max_bytes > 0 else 1, max_messages if max_messages > 0 else 1
-        )
-
-    def _take(self, events: list[Event]) -> None:
-        """Do all that events ask for."""
-        protocol = self.protocol
-        messages = 0
-        if self._skipping or self._discarding:
-            for event in events:
-                self._take_or_drop(event)
-        elif events:
-            messages = self.inbox.put_messages(events)
-            if messages:
-                self._given = True
-        if messages != len(events):
-            for event in events:
-                if type(event) is Pong:
-                    self._take_pong(event)
-        if self._skipped:
-            self._skipped = False
-            if self.streaming and not self.inbox:
-                # Another recv_streaming() has waited for the message behind it. Some of that may
-                # have been decoded already.
-                protocol.decoder.fragments = True
-                self._take(self._decode(b""))
-                return
-        if protocol.replying or protocol.state is not OPEN:
-            self._write_replies()
-            if not protocol.expects_data:
-                self._settle(protocol.failure)
-
-    def _pause_reading(self) -> None:
-        if self._reading_paused:
-            return
-        self._reading_paused = True
-        self._hold()
-        self.read_stalls.begin()
-        self._keepalive.pause()
-        self.transport.pause_reading()
-        if self._patience is not None:
-            self._wait_for_room(self._patience)
-
-    def _take_or_drop(self, message: object) -> None:
-        if not isinstance(message, (str, bytes, Fragment)):
-            return
-        if self._skipping and type(message) is Fragment:
-            self._skipped = message.fin
-            self._skipping = not message.fin
-            self._detour = self._skipping or self._discarding or self._ending
-        elif self._discarding and (self._dropping or self.inbox.full):
-            # We have given up, and nobody has made room for what the peer sent before its Close: it
-            # is dropped, and all after it, or else that Close would not be reached.
-            self._dropping = True
-        else:
-            self._given = True
-            self.inbox.put(message)
-
-    def _take_failure(self) -> None:
+    def take_failure(self, *, answering: bool) -> None:
         """Fail the connection, after what the application still answers to earlier messages."""
-        self._detour = True
-        inbox = self.inbox
-        answering = self._given and (inbox.messages or not inbox.receiving)
         if self.protocol.state is OPEN and answering:
             assert self.task_group is not None
             self.task_group.start_soon(self._release_failure_in_time, name="anyws failure")
@@ -319,104 +210,8 @@ class Link:
         self.protocol.release_failure()
         # Before the Close frame is written: where it cannot be any more, that came of it.
         self._cause = self._cause or self.protocol.failure
-        self._write_replies()
-        self._settle(None)
-
-    def _take_pong(self, pong: Pong) -> None:
-        latency = self.pings.receive_pong(pong.data)
-        if latency is not None:
-            self.latency = latency
-
-    def _write_replies(self) -> None:
-        protocol = self.protocol
-        if protocol.pong_to_send and self.transport.write_buffer_size > self._pong_limit:
-            # The peer does not read: one Pong is kept for it, whatever it sends.
-            self.transport.write_latest(protocol.data_to_send(newest_pong=True))
-            return
-        replies = protocol.data_to_send()
-        if replies:
-            self.transport.write(replies)
-        if protocol.state is not OPEN:
-            self.begin_end()
-
-    async def next_message(self) -> Data | Fragment:
-        """Wait for the next message and give it; `pop()` takes it out.
-
-        Cancellation: loses nothing.
-        """
-        inbox = self.inbox
-        if not inbox.messages:
-            self.release_failure()  # it has answered all that came before
-        if not await inbox.ready():
-            raise self.closed_error()
-        return inbox.messages[0]
-
-    def pop(self) -> Data | Fragment:
-        """Take the oldest message out of the inbox, and read on if there is room again."""
-        message = self.inbox.pop()
-        if self._reading_paused:
-            self._read_on()
-        return message
-
-    def _read_on(self) -> None:
-        """Read on if there is room again."""
-        if self._patience is not None:
-            self._patience.begin_anew()
-        inbox = self.inbox
-        if inbox.low:
-            # What was read before comes first; if that fills the inbox, reading stays paused.
-            self.feed(b"")
-            if self._reading_paused and not inbox.full:
-                self._reading_paused = False
-                self._hold()
-                self.read_stalls.end()
-                self._keepalive.resume()
-                self.transport.resume_reading()
-
-    def _hold(self) -> None:
-        self.inbox.hold(streaming=self.streaming, paused=self._reading_paused)
-
-    def check_not_streaming(self) -> None:
-        """See that no recv_streaming() is in use.
-
-        Raises:
-            ConcurrencyError: one is.
-        """
-        if self.streaming:
-            raise ConcurrencyError("recv_streaming() is in use on this connection")
-
-    def begin_streaming(self) -> None:
-        """Give the message in progress, or else the next, as fragments.
-
-        Raises:
-            ConcurrencyError: recv() or another recv_streaming() is in use.
-        """
-        self.check_not_streaming()
-        self.inbox.check_not_receiving()
-        self.streaming = True
-        self._hold()
-        if not self.inbox:
-            self.protocol.decoder.fragments = True
-            self.feed(b"")
-
-    def end_streaming(self, *, begun: bool, complete: bool) -> None:
-        """Drop what has come of the message that recv_streaming() left, and what will."""
-        self.streaming = False
-        self._hold()
-        inbox = self.inbox
-        if complete:
-            return
-        if not begun and not inbox:
-            # Nothing of it has come: the next recv() gets it whole. What is still skipped of the
-            # message before is told from it by being fragments.
-            self.protocol.decoder.fragments = self._skipping
-            return
-        while inbox:
-            message = inbox.head
-            self.pop()
-            if type(message) is not Fragment or message.fin:
-                return
-        self._skipping = self._detour = True
+        self.write_replies()
+        self.settle(None)
 
     # Sending.
 
@@ -449,15 +244,6 @@ class Link:
 
     # The end.
 
-    @property
-    def patience(self) -> float:
-        """What `start_close` is to be told where nobody knows better.
-
-        It is 0 if the application has not been seen to receive.
-        """
-        taken = self.protocol.decoder.message_count > len(self.inbox.messages)
-        return PATIENCE if taken or self.streaming or self.inbox.receiving else 0
-
     def start_close(self, close: Close, *, patience: float = 0) -> None:
         """Begin the closing handshake, unless the connection is ending already. Never waits.
 
@@ -475,16 +261,16 @@ class Link:
             self.transport.write(self.protocol.send_close(close.code, close.reason))
             self.begin_end()
         if patience <= 0:
-            self._discard()
+            self.intake.discard()
         elif patience < math.inf:
-            self._be_patient(min(patience, self._watchdog.timeout / 2))
+            self.intake.be_patient(min(patience, self._watchdog.timeout / 2))
 
     def fail(self, code: int, reason: str) -> None:
         """Fail the connection (RFC 6455 section 7.1.7). Never waits."""
         self.protocol.fail(code, reason)
-        self._write_replies()
-        self._settle(None)
-        self._discard()
+        self.write_replies()
+        self.settle(None)
+        self.intake.discard()
 
     def abort(self) -> None:
         """Drop the transport; without effect if it is closed already. Never waits."""
@@ -501,7 +287,8 @@ class Link:
         protocol = self.protocol
         beginning = not self._ending
         if beginning:
-            self._ending = self._detour = True
+            self._ending = True
+            self.intake.begin_end()
             self._keepalive.stop()
             self.closing_scopes.cancel()
         if protocol.eof_to_send:
@@ -513,43 +300,11 @@ class Link:
             self._watchdog.begin()
             self.transport.attend()
 
-    def _be_patient(self, seconds: float) -> None:
-        if self._patience is not None:
-            self._patience.shorten(seconds)
-            return
-        self._patience = Patience(self.inbox, seconds)
-        if self._reading_paused:
-            self._wait_for_room(self._patience)
-
-    def _wait_for_room(self, patience: Patience) -> None:
-        """See to it that a full inbox is given up once nobody takes anything out of it."""
-        patience.begin_anew()
-        if not patience.waiting:
-            patience.waiting = True
-            assert self.task_group is not None
-            self.task_group.start_soon(self._discard_in_time, patience, name="anyws close")
-
-    async def _discard_in_time(self, patience: Patience) -> None:
-        if await patience.wait(lambda: self._reading_paused, self._settled):
-            self._discard()
-
-    def _discard(self) -> None:
-        """Read on without regard to room: the peer's Close comes after all that it has sent."""
-        self._discarding = self._detour = True
-        if self._reading_paused:
-            self._reading_paused = False
-            self._hold()
-            self.read_stalls.end()
-            self.feed(b"")
-            self.transport.resume_reading()
-
-    def _settle(self, cause: BaseException | None) -> None:
+    def settle(self, cause: BaseException | None) -> None:
         """Take that nothing more will be received, and let all who wait for something know it."""
         if not self._settled.is_set():
-            self._settled.set()
             self._cause = self._cause or cause
-            self.inbox.close()
-            self.read_stalls.stop()
+            self.intake.end()
             self.pings.fail(self.closed_error)
             self.transport.release()
             if self.outbox.fragmenting is not None:
@@ -591,15 +346,16 @@ class Link:
     def start(self, task_group: TaskGroup, trailing_data: bytes) -> None:
         """Begin to live: start the tasks, after what came with the opening handshake."""
         self.task_group = task_group
-        self.transport.start(self, task_group)
+        self.intake.start(task_group)
+        self.transport.start(self.intake, task_group)
         self._keepalive.start(task_group)
         if self.watcher is not None:
             self.watcher.opened()
         if trailing_data:
-            self.feed(trailing_data)
+            self.intake.feed(trailing_data)
 
     def end_reading(self, error: Exception | None) -> None:
-        """Take from the transport that nothing more will come, and see to the end of all."""
+        """Take that nothing more will come, and see to the end of all."""
         self._lose(error)
         if self.transport.close():
             self._end()
@@ -608,7 +364,7 @@ class Link:
         self.task_group.start_soon(self._finish, error is None, name="anyws end")
 
     def end_writing(self, error: Exception | None) -> None:
-        """Take from the transport that nothing more will leave."""
+        """Take that nothing more will leave."""
         if error is None:
             self._flushed = True
         else:
@@ -645,7 +401,7 @@ class Link:
     def _lose(self, cause: BaseException | None) -> None:
         self.release_failure()
         self.protocol.lose_write()
-        self._settle(cause)
+        self.settle(cause)
 
     async def _close_transport(self) -> None:
         self._closing_transport = CancelScope(shield=True, deadline=self._watchdog.deadline)
