@@ -5,6 +5,7 @@ Owns the values that `connect` and `serve` have in common, and their checks; doe
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import os
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 from .sansio._limits import check_int, parse_max_size, parse_pair
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
 Limits = int | tuple[int | None, int | None] | None
 """A high-water mark, or (high, low); None is no limit."""
@@ -224,6 +225,18 @@ def check_callable(name: str, value: object) -> None:
     """
     if not callable(value):
         raise TypeError(f"{name} must be a function, not {type(value).__name__}")
+
+
+def check_plain_function(name: str, value: Callable[..., object]) -> None:
+    """See that something can be called for its result, which an async function does not give.
+
+    Raises:
+        TypeError: it cannot.
+    """
+    check_callable(name, value)
+    called = type(value).__call__  # where it is an object
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(called):
+        raise TypeError(f"{name} must be a plain function, not an async one")
 
 
 def check_arguments(function: str, arguments: Iterable[str], others: Collection[str]) -> None:

@@ -10,7 +10,6 @@ loop may stand in any scope of the caller's, and be left at any point.
 
 import datetime as dt
 import email.utils
-import inspect
 import logging
 import math
 import random
@@ -37,7 +36,7 @@ from ._client import connect
 from ._connection import Connection
 from ._http import Headers, Response
 from ._lifespan import begin_connection, end_connection, leave_task_group
-from ._options import check_arguments, check_callable
+from ._options import check_arguments, check_callable, check_plain_function
 from ._tasks import check_awaitable
 from .exceptions import (
     ConnectionClosed,
@@ -182,10 +181,7 @@ class reconnect:  # noqa: N801  # it is used as a function: `async with reconnec
         check_arguments("reconnect", arguments, {"stream"})
         if not isinstance(backoff, Backoff):
             raise TypeError(f"backoff must be a Backoff, not {type(backoff).__name__}")
-        check_callable("retry", retry)
-        if inspect.iscoroutinefunction(retry):
-            # What it gives would count as True.
-            raise TypeError("retry must be a plain function, not an async one")
+        check_plain_function("retry", retry)  # what an async one gives would count as True
         check_max_attempts(max_attempts)
         if "additional_headers" in arguments:
             # They are read for each attempt, and an iterator could be read only once.

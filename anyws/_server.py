@@ -82,6 +82,7 @@ class Server:
         self._openings: set[CancelScope] = set()
         self._closing = False
         self._close = Close(CloseCode.GOING_AWAY)
+        self._patience = PATIENCE
         # Around all that runs; not the scope of the task group, which on trio has none until it is
         # entered.
         self._scope = CancelScope()
@@ -165,9 +166,10 @@ class Server:
             self._accept_scope.cancel()
             for scope in list(self._openings):
                 scope.cancel()
-            patience = PATIENCE if grace is None else min(PATIENCE, grace / 2)
+            if grace is not None:
+                self._patience = min(PATIENCE, grace / 2)
             for connection in list(self._connections):
-                connection._link.start_close(close, patience=patience)
+                connection._link.start_close(close, patience=self._patience)
         try:
             with move_on_after(grace):
                 await self._closed.wait()
@@ -312,7 +314,7 @@ class Server:
         try:
             async with Lifespan(connection, trailing_data) as ws:
                 if self._closing:
-                    ws._link.start_close(self._close, patience=PATIENCE)
+                    ws._link.start_close(self._close, patience=self._patience)
                 await self._call_handler(ws)
         finally:
             self._connections.discard(connection)

@@ -4,7 +4,6 @@ Owns their parameters and their ways out; what a server does stands in `_server`
 4.2.
 """
 
-import inspect
 import logging
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -42,6 +41,7 @@ from ._options import (
     check_logger,
     check_path,
     check_place,
+    check_plain_function,
     check_seconds,
     check_ssl,
     check_stream,
@@ -142,15 +142,12 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
         hooks: Hooks | None = None,
     ) -> None:
         check_callable("handler", handler)
-        for name, hook in (
-            ("select_subprotocol", select_subprotocol),
-            ("process_request", process_request),
-            ("process_response", process_response),
-        ):
-            if hook is not None:
-                check_callable(name, hook)
-        if select_subprotocol is not None and inspect.iscoroutinefunction(select_subprotocol):
-            raise TypeError("select_subprotocol must be a plain function, not an async one")
+        if select_subprotocol is not None:
+            check_plain_function("select_subprotocol", select_subprotocol)
+        if process_request is not None:
+            check_callable("process_request", process_request)
+        if process_response is not None:
+            check_callable("process_response", process_response)
         check_place(host, port)
         if backlog is not None:
             check_int("backlog", backlog)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import ssl
 from decimal import Decimal
@@ -307,10 +308,20 @@ def test_server_hostname_without_tls_is_a_value_error_of_the_call() -> None:
         anyws.connect("wss://localhost/", stream=stream, server_hostname="a.example")
 
 
-def test_select_subprotocol_that_is_async_is_a_type_error_of_the_call() -> None:
-    async def select(request: anyws.Request, offered: object) -> None:
-        """Never runs."""
+async def select_slowly(request: anyws.Request, offered: object) -> None:
+    """Choose nothing."""
 
-    wrong: Any = select
+
+class SlowSelector:
+    async def __call__(self, request: anyws.Request, offered: object) -> None:
+        """Choose nothing."""
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [select_slowly, functools.partial(select_slowly), SlowSelector()],
+    ids=["function", "partial", "object"],
+)
+def test_select_subprotocol_that_is_async_is_a_type_error_of_the_call(wrong: Any) -> None:
     with pytest.raises(TypeError, match=r"^select_subprotocol must be a plain function, not an as"):
         anyws.serve(handler, select_subprotocol=wrong)

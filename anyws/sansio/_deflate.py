@@ -69,7 +69,7 @@ class PerMessageDeflate(ClientExtension, ServerExtension):
 
     Raises:
         ValueError: a value is outside its limits, or the backend is not installed.
-        TypeError: a value is no integer.
+        TypeError: a value is no integer, or a flag no bool.
     """
 
     name = "permessage-deflate"
@@ -84,6 +84,10 @@ class PerMessageDeflate(ClientExtension, ServerExtension):
     backend: Backend | None = None
 
     def __post_init__(self) -> None:
+        for name in (SERVER_NO_CONTEXT_TAKEOVER, CLIENT_NO_CONTEXT_TAKEOVER):
+            flag = getattr(self, name)
+            if not isinstance(flag, bool):
+                raise TypeError(f"{name} must be a bool, not {type(flag).__name__}")
         if self.server_max_window_bits is not None:
             _check_range(SERVER_MAX_WINDOW_BITS, self.server_max_window_bits, 8, 15)
         if self.client_max_window_bits is not None and self.client_max_window_bits is not True:

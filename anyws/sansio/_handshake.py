@@ -275,13 +275,17 @@ class ResponseReader:
         )
 
     def _receive_body(self, data: bytes, response: Response) -> Response | None:
-        if self._read_body():
-            return self._with_body(response)
-        # In slices: h11 keeps all that it is given.
-        for start in range(0, len(data), MAX_LINE_SIZE):
-            self._parser.receive_data(data[start : start + MAX_LINE_SIZE])
+        try:
             if self._read_body():
                 return self._with_body(response)
+            # In slices: h11 keeps all that it is given.
+            for start in range(0, len(data), MAX_LINE_SIZE):
+                self._parser.receive_data(data[start : start + MAX_LINE_SIZE])
+                if self._read_body():
+                    return self._with_body(response)
+        except InvalidMessage:
+            # Its chunks are none. The status, and what came before, still say why.
+            return self._with_body(response)
         return None
 
     def _read_body(self) -> bool:

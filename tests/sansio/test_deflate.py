@@ -103,6 +103,12 @@ def test_configuration_is_refused_when_a_value_is_outside_its_limits(
         config()
 
 
+@pytest.mark.parametrize("name", [S_FLAG, C_FLAG])
+def test_flag_is_refused_when_it_is_no_bool(name: str) -> None:
+    with pytest.raises(TypeError, match=f"^{name} must be a bool, not str$"):
+        PerMessageDeflate(**{name: cast("Any", "no")})
+
+
 @pytest.mark.parametrize(
     "config",
     [

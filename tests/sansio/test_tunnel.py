@@ -164,7 +164,6 @@ def test_407_says_what_to_do(proxy: str, status: int, challenge: str, advice: st
         (b"HTTP/1.1 200 OK\r\n" + (b"X: " + b"a" * 8000 + b"\r\n") * 5, "32768 bytes"),
         (b"HTTP/1.1 100 Go on\r\n\r\n" * 2000, "32768 bytes"),
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n", "malformed HTTP response"),
-        (b"HTTP/1.1 500 Oops\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "malformed HTTP resp"),
     ],
 )
 def test_malformed_answer_is_a_proxyerror(data: bytes, problem: str) -> None:
@@ -173,6 +172,13 @@ def test_malformed_answer_is_a_proxyerror(data: bytes, problem: str) -> None:
     assert problem in str(error)
     assert error.response is None
     assert isinstance(error.__cause__, InvalidMessage)
+
+
+def test_refusal_with_a_malformed_body_has_its_status() -> None:
+    error = refused(b"HTTP/1.1 500 Oops\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+    assert "answered with HTTP 500" in str(error)
+    assert error.response is not None
+    assert (error.response.status, error.response.body) == (500, b"")
 
 
 @pytest.mark.parametrize(
