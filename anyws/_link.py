@@ -148,7 +148,7 @@ class Link:
         self._cause: BaseException | None = None
         # What tells our errors from those of another connection that ended in the same way.
         self._mark = object()
-        self._watchdog = Watchdog(options.close_timeout, self.abort, transport.set_timer)
+        self._watchdog = Watchdog(options.close_timeout, self._give_up, transport.set_timer)
         self._closing_transport: CancelScope | None = None
 
     # What comes, besides messages.
@@ -281,6 +281,13 @@ class Link:
         if self._closing_transport is not None:
             self._closing_transport.cancel()
         self.begin_end()
+
+    def _give_up(self) -> None:
+        """Drop the transport, because the time for closing is over."""
+        if not self._settled.is_set() and self._cause is None:
+            seconds = self._watchdog.timeout
+            self._cause = TimeoutError(f"no Close frame within {seconds:g} seconds (close_timeout)")
+        self.abort()
 
     def begin_end(self) -> None:
         """Do what is due once the connection is not open any more; may be called again."""

@@ -61,6 +61,22 @@ async def test_close_takes_close_timeout_when_the_peer_does_not_answer(
 
 
 @both_roles
+@silent_peers
+@pytest.mark.behaviour(60)
+async def test_close_timeout_is_the_cause_when_the_peer_does_not_answer(
+    pair: Pair, misbehave: Misbehaviour
+) -> None:
+    async with pair(close_timeout=7) as (ws, peer), background(misbehave, peer):
+        await ws.close()
+        async for _ in _until_closed(ws):
+            pass
+        with pytest.raises(anyws.ConnectionClosedError) as caught:
+            await ws.recv()
+        assert isinstance(caught.value.__cause__, TimeoutError)
+        assert str(caught.value.__cause__) == "no Close frame within 7 seconds (close_timeout)"
+
+
+@both_roles
 @pytest.mark.parametrize("misbehave", [never_reads, floods])
 @pytest.mark.behaviour(14)
 async def test_close_takes_close_timeout_when_written_data_is_stuck(

@@ -15,6 +15,8 @@ from tests.receiving import DEFLATE, RSV1, SNOWMAN
 from tests.wire import BINARY, CLOSE, CONT, MASK, PING, PONG, TEXT, Peer, frame
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from tests.endings import Pair
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
@@ -220,6 +222,7 @@ async def test_decode_overrides_the_type_of_fragments(pair: Pair) -> None:
 @pytest.mark.behaviour(49, 61)
 @both_roles
 async def test_decoded_binary_may_be_cut_within_a_code_point(pair: Pair) -> None:
+    fragments: AsyncIterator[str]  # no need to narrow their type
     async with pair() as (ws, peer), ws.recv_streaming(decode=True) as fragments:
         await send_fragments(peer, b"a" + SNOWMAN[:1], SNOWMAN[1:2], SNOWMAN[2:] + b"b")
         assert [fragment async for fragment in fragments] == ["a", "", "\N{SNOWMAN}b"]
@@ -558,12 +561,12 @@ async def test_fragments_are_given_inside_the_block_alone(pair: Pair) -> None:
     async with pair() as (ws, peer):
         await send_fragments(peer, b"a")
         with pytest.raises(RuntimeError, match="async with"):
-            await anext(ws.recv_streaming())
-        streaming = ws.recv_streaming()
-        async with streaming:
+            # Type checkers find it too.
+            await anext(ws.recv_streaming())  # type: ignore[call-overload]
+        async with ws.recv_streaming() as fragments:
             pass
         with pytest.raises(StopAsyncIteration):
-            await anext(streaming)
+            await anext(fragments)
 
 
 # The end.

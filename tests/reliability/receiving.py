@@ -16,7 +16,7 @@ from tests.reliability.pairs import ALL, PLAIN, Kind, Setting, over, paired
 from tests.wire import CONT, PING, TEXT
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 
     from tests.reliability.cutting import Cut
     from tests.reliability.strict import StrictPeer
@@ -109,12 +109,16 @@ async def by_streaming(cut: Cut, ws: anyws.Connection) -> list[str | bytes]:
             parts: list[str] = []
             while True:
                 try:
-                    outcome = await cut.call(fragments.__anext__)
+                    outcome = await cut.call(_next_of, fragments)
                 except StopAsyncIteration:
                     break
                 parts += [str(value) for value in outcome.values]
         received.append(_strip("".join(parts)))
     return received
+
+
+async def _next_of(fragments: AsyncIterator[str | bytes]) -> str | bytes:
+    return await anext(fragments)
 
 
 def _strip(value: str | bytes) -> str | bytes:
@@ -209,7 +213,7 @@ async def _receive_mixed(cut: Cut, ws: anyws.Connection, chance: random.Random) 
         parts = ""
         while how == "in fragments" or not parts:
             try:
-                outcome = await cut.call(fragments.__anext__)
+                outcome = await cut.call(_next_of, fragments)
             except StopAsyncIteration:
                 break
             parts += "".join(str(value) for value in outcome.values)
