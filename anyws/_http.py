@@ -370,6 +370,27 @@ class Request:
     local_address: Any = None
     remote_address: Any = None
     required_subprotocols: Sequence[str] = field(default=(), repr=False)
+    stream: Any = field(default=None, init=False, repr=False, compare=False)
+    """What it came over, for `extra()`; set by the server."""
+
+    def extra(self, attribute: Any, *default: Any) -> Any:
+        """Give a typed attribute of what the request came over, as `Connection.extra` does.
+
+        So `process_request` knows the client's certificate, among others:
+        `request.extra(TLSAttribute.peer_certificate, None)`.
+
+        Args:
+            attribute: one of anyio's TLSAttribute, SocketAttribute and their like.
+            default: what to give where there is none such.
+
+        Raises:
+            LookupError: there is none such, and no default.
+        """
+        if self.stream is not None:
+            return self.stream.extra(attribute, *default)
+        if default:
+            return default[0]
+        raise LookupError("the request came over nothing that has attributes")
 
     def respond(self, status: int, text: str = "", headers: HeadersLike | None = None) -> Response:
         """Make a response that carries plain text, to refuse the handshake with.

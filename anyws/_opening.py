@@ -255,11 +255,12 @@ class ServerOpening:
             request = self._handshake.receive_data(data)
             if request is not None:
                 request.local_address, request.remote_address = self._transport.addresses()
+                request.stream = self._transport
                 return request
 
     def _accept(self, request: Request) -> Response:
         try:
-            return self._handshake.accept(request)
+            return self._handshake.accept(request, date=_date())
         except Exception:
             self._settings.logger.exception("choosing a subprotocol failed")
             return _internal_error()
@@ -310,9 +311,7 @@ class ServerOpening:
         self._encode(response)
 
     def _encode(self, response: Response) -> bytes:
-        return self._handshake.send_response(
-            response, self._request, date=_format_date(int(time.time()))
-        )
+        return self._handshake.send_response(response, self._request, date=_date())
 
     async def _send(self, response: Response) -> None:
         await checkpoint_if_cancelled()  # as long as nothing went out, `refuse()` may answer
@@ -353,9 +352,14 @@ def _check_opening_fields(headers: Headers, ours: Headers) -> None:
             raise ValueError(f"{name} of a response with the status 101 was changed")
 
 
+def _date() -> str:
+    """Give the Date field of this second."""
+    return _format_date(int(time.time()))
+
+
 @functools.lru_cache(maxsize=1)
 def _format_date(timestamp: int) -> str:
-    """Give the Date field of this second, for all answers in it."""
+    """Give that of a second, for all answers in it."""
     return email.utils.formatdate(timestamp, usegmt=True)
 
 

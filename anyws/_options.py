@@ -14,12 +14,14 @@ import ssl
 import sys
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .sansio._limits import check_int, parse_max_size, parse_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
+
+    from anyio.abc import Listener
 
 Limits = int | tuple[int | None, int | None] | None
 """A high-water mark, or (high, low); None is no limit."""
@@ -120,16 +122,18 @@ def _can(value: object, *methods: str) -> bool:
     return all(callable(getattr(value, method, None)) for method in methods)
 
 
-def check_listeners(listeners: Iterable[object]) -> None:
-    """See that each can be one.
+def check_listeners(listeners: Iterable[Listener[Any]]) -> list[Listener[Any]]:
+    """See that each can be one, and give them as a list.
 
     Raises:
         TypeError: one cannot.
         ValueError: there is none.
     """
-    count = 0
-    for listener in listeners:
-        count += 1
+    if _can(listeners, "serve", "aclose"):
+        kind = type(listeners).__name__
+        raise TypeError(f"listeners must be a list of listeners, not one that is a {kind}")
+    checked = list(listeners)
+    for listener in checked:
         if isinstance(listener, socket.socket):
             raise TypeError(
                 "listeners must be of anyio.abc.Listener, not sockets:"
@@ -138,8 +142,9 @@ def check_listeners(listeners: Iterable[object]) -> None:
         if not _can(listener, "serve", "aclose"):
             kind = type(listener).__name__
             raise TypeError(f"listeners must be of anyio.abc.Listener, not {kind}")
-    if not count:
+    if not checked:
         raise ValueError("listeners has none; None listens on host and port")
+    return checked
 
 
 def check_extensions(extensions: Iterable[object] | None, kind: type) -> None:

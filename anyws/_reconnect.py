@@ -321,7 +321,12 @@ class Session:
             opened = await connect(self._uri, **self._arguments)._open_in_time()
         except Exception as exc:
             self.last_error = exc
-            if not self._retry(exc) or self._count_failure():
+            wanted = self._retry(exc)
+            if not isinstance(wanted, bool):
+                # Such as the exception that websockets' process_exception returns to stop.
+                kind = type(wanted).__name__
+                raise TypeError(f"retry returned {kind}, expected a bool") from exc
+            if not wanted or self._count_failure():
                 raise
             self._schedule(f"{type(exc).__name__}: {exc}", parse_retry_after(exc))
             return None

@@ -327,7 +327,7 @@ class Server:
         self._logger.info(
             "connection of %s to %s ended after %.3f s: %s",
             _describe_address(connection.remote_address),
-            connection.path.partition("?")[0],  # a query may hold secrets
+            _plain_path(connection),
             seconds,
             connection._link.closed_error(),
         )
@@ -353,7 +353,18 @@ class Server:
         if self._fail is not None:
             self._fail(error)
         else:
-            self._logger.error("connection handler failed", exc_info=error)
+            self._logger.error(
+                "connection handler failed (%s, %s)",
+                _describe_address(connection.remote_address),
+                _plain_path(connection),
+                exc_info=error,
+                extra={"websocket": connection},
+            )
+
+
+def _plain_path(connection: Connection) -> str:
+    """Give the path without the query, which may hold secrets."""
+    return connection.path.partition("?")[0]
 
 
 def _describe_address(address: object) -> str:

@@ -158,8 +158,7 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
         check_hooks(hooks)
         check_extensions(extensions, ServerExtension)
         if listeners is not None:
-            listeners = list(listeners)
-            check_listeners(listeners)
+            listeners = check_listeners(listeners)
         if handler_errors not in {"log", "raise"}:
             raise ValueError(f"handler_errors {handler_errors!r}, expected 'log' or 'raise'")
         if max_connections is not None:
@@ -211,9 +210,9 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
 
         def __await__(self) -> NoReturn:
             raise TypeError(
-                "serve() cannot be awaited, because a server owns tasks and they need a block that"
-                " ends: use `async with serve(...) as server`, or"
-                " `await tg.start(serve_forever, ...)`"
+                f"{type(self).__name__}() cannot be awaited, because a server owns tasks and they"
+                f" need a block that ends: use `async with {type(self).__name__}(...) as server`,"
+                " or `await tg.start(serve_forever, ...)`"
             )
 
     async def __aenter__(self) -> Server:

@@ -172,9 +172,9 @@ def parse_answer(data: bytes) -> Answer:
 
 
 def loud_records(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Give what was logged at WARNING or above, by any logger."""
+    """Give what was logged at WARNING or above, by any logger; without peers in parentheses."""
     return [
-        f"{record.name}: {record.getMessage()}"
+        f"{record.name}: {record.getMessage().partition(' (')[0]}"
         for record in caplog.records
         if record.levelno >= logging.WARNING
     ]

@@ -227,6 +227,24 @@ async def test_process_response_may_add_to_the_response() -> None:
 
 
 @pytest.mark.behaviour(106)
+async def test_response_of_a_connection_is_what_was_sent() -> None:
+    seen: list[dict[str, str]] = []
+
+    def note(request: anyws.Request, response: anyws.Response) -> None:
+        seen.append({name.lower(): value for name, value in response.headers.items()})
+
+    async def handler(ws: anyws.Connection) -> None:
+        seen.append({name.lower(): value for name, value in ws.response.headers.items()})
+
+    async with serving_memory(handler, process_response=note, server_header="ours") as (_, connect):
+        peer = await connect()
+        answer = await open_peer(peer)
+        await peer.answer_close()
+    sent = parse_answer(answer).fields
+    assert {"date", "server", "upgrade", "sec-websocket-accept"} <= sent.keys()
+    assert seen == [sent, sent]
+
+
 async def test_process_response_may_put_another_101_in_its_place() -> None:
     async def rename(request: anyws.Request, response: anyws.Response) -> anyws.Response:
         await anyio.sleep(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from anyio.abc import SocketAttribute
 
 from anyws._http import Headers, Request, Response, is_token, text_response
 
@@ -272,6 +273,13 @@ def test_the_repr_of_a_request_leaves_out_the_data_of_the_application() -> None:
         "Request(method='GET', path='/', headers=Headers([]), subprotocols=(), origin=None, "
         "local_address=None, remote_address=None)"
     )
+
+
+def test_a_request_that_came_over_nothing_has_no_typed_attributes() -> None:
+    request = Request("GET", "/", Headers())
+    assert request.extra(SocketAttribute.raw_socket, "none") == "none"
+    with pytest.raises(LookupError):
+        request.extra(SocketAttribute.raw_socket)
 
 
 def test_each_request_has_data_of_its_own() -> None:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from anyio.streams.stapled import MultiListener
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 
 import anyws
@@ -245,6 +246,11 @@ def test_what_is_no_stream_is_a_type_error_of_the_call(wrong: Any) -> None:
     [
         ([5], TypeError, r"listeners must be of anyio\.abc\.Listener, not int"),
         ([], ValueError, "listeners has none; None listens on host and port"),
+        (
+            MultiListener([]),
+            TypeError,
+            "listeners must be a list of listeners, not one that is a MultiListener",
+        ),
     ],
 )
 def test_listeners_that_cannot_listen_are_an_error_of_the_call(

@@ -295,6 +295,17 @@ async def test_argument_out_of_range_is_a_valueerror_of_the_call(arguments: Any,
         anyws.reconnect(**{"uri": "ws://localhost/"} | arguments)
 
 
+@pytest.mark.parametrize("answer", [None, 1, ValueError("stop")])
+async def test_retry_that_gives_no_bool_is_a_typeerror(answer: Any) -> None:
+    def retry(exc: Exception) -> Any:
+        return answer
+
+    kind = type(answer).__name__
+    with pytest.raises(TypeError, match=f"^retry returned {kind}, expected a bool$") as caught:
+        await first_message(Server(refuses(503)), retry=retry)
+    assert isinstance(caught.value.__cause__, anyws.InvalidStatus)
+
+
 async def test_headers_of_an_iterator_are_sent_each_time() -> None:
     heads: list[bytes] = []
 

@@ -151,7 +151,7 @@ async def test_no_redirect_is_followed_when_max_redirects_is_0() -> None:
         network.script(redirecting("ws://b.example/"))
         error = await refused(network, "ws://localhost/", max_redirects=0)
         assert len(network.dialled) == 1
-    assert str(error) == "server answered with HTTP 302, expected 101"
+    assert str(error) == "server answered with HTTP 302, expected 101: redirects are not followed"
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ async def test_no_redirect_is_followed_over_a_stream_of_the_callers() -> None:
 
     async with anyio.create_task_group() as tg:
         tg.start_soon(serve)
-        with pytest.raises(anyws.InvalidStatus, match=r"HTTP 302, expected 101$"):
+        with pytest.raises(anyws.InvalidStatus, match=r"expected 101: redirects are not followed$"):
             async with anyws.connect("ws://localhost/", stream=near):
                 raise AssertionError
     await far.aclose()

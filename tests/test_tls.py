@@ -129,14 +129,18 @@ async def test_client_certificate_reaches_the_server() -> None:
     async def handler(ws: anyws.Connection) -> None:
         found.append(ws.extra(TLSAttribute.peer_certificate))
 
+    def process_request(request: anyws.Request) -> None:
+        found.append(request.extra(TLSAttribute.peer_certificate, None))
+
     theirs, ours = server_context(), client_context()
     AUTHORITY.configure_trust(theirs)
     theirs.verify_mode = ssl.CERT_REQUIRED
     AUTHORITY.issue_cert("alice@example.com").configure_cert(ours)
-    async with serving(handler, ssl=theirs) as server:
+    async with serving(handler, ssl=theirs, process_request=process_request) as server:
         async with anyws.connect(f"wss://localhost:{server.port}/", ssl=ours) as ws:
             assert [message async for message in ws] == []
     assert found[0]["subjectAltName"] == (("email", "alice@example.com"),)
+    assert found == found[:1] * 2
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

@@ -68,6 +68,13 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 # takes 0.4 us, and to parse a list 1.2.
 _USUAL_CONNECTIONS = frozenset({"upgrade", "keep-alive, upgrade"})
 
+REQUEST_LINE = re.compile(rb"[^ ]+ [^ ]+ HTTP/([0-9]\.[0-9])\r?\n")
+"""What a request begins with, and its version: more than h11 takes."""
+
+# What a status line begins with; and how much of another line an error shows.
+_HTTP = b"HTTP/"
+_SHOWN_SIZE = 40
+
 # A line end and an empty line.
 _END = re.compile(rb"\n\r?\n")
 
@@ -128,12 +135,22 @@ class HeadReader:
                 raise InvalidMessage(
                     f"{self._kind} head exceeds the limit of {MAX_HEAD_SIZE} bytes", 431
                 )
+            self._check_beginning()
             return None
         head = bytes(self._buffer[: self._searched])
         if _CONTROL.search(head.replace(b"\r\n", b"\n")) is not None:
             raise self._malformed("control character in the head")
         self.rest = bytes(self._buffer[self._searched :]) + data[len(taken) :]
         return head
+
+    def _check_beginning(self) -> None:
+        """See that HTTP is spoken: who speaks something else may never send an empty line."""
+        if self._kind == "request":
+            if self._line_count and REQUEST_LINE.match(self._buffer) is None:
+                raise self._malformed("illegal request line")
+        elif not _HTTP.startswith(self._buffer[: len(_HTTP)]):
+            line = bytes(self._buffer[:_SHOWN_SIZE]).splitlines()[0].decode("latin-1")
+            raise self._malformed(f"illegal status line, which begins with {line!r}")
 
     def _skip_line(self, rest: bytes) -> bytes | None:
         if self._buffer == b"\r":

@@ -60,8 +60,8 @@ class Redirects:
         return len(self._way) - 1
 
     def apply_to(self, response: Response) -> bool:
-        """Say whether a response is a redirect, and one to follow."""
-        return self._max_redirects > 0 and response.status in _STATUSES
+        """Say whether a response is a redirect."""
+        return response.status in _STATUSES
 
     def follow(self, response: Response) -> None:
         """Go where a response leads.
@@ -69,6 +69,8 @@ class Redirects:
         Raises:
             InvalidStatus: it leads nowhere, out of TLS, in a loop, or there were too many before.
         """
+        if not self._max_redirects:
+            raise InvalidStatus(response, "redirects are not followed")
         if len(self) == self._max_redirects:
             raise InvalidStatus(response, f"more than {self._max_redirects} redirects: {self}")
         uri = self._next_uri(response)

@@ -4,7 +4,6 @@ Owns whether a request opens a connection, and what the answer says; knows no st
 no frame. RFC 6455 sections 4.2 and 10.2.
 """
 
-import re
 from collections.abc import Callable, Sequence
 
 import h11
@@ -19,7 +18,14 @@ from ..exceptions import (
     NegotiationError,
 )
 from ._extensions import Extension, ServerExtension
-from ._handshake import PRODUCT, HeadReader, check_connection, next_event, single_value
+from ._handshake import (
+    PRODUCT,
+    REQUEST_LINE,
+    HeadReader,
+    check_connection,
+    next_event,
+    single_value,
+)
 from ._headers import (
     accept_key,
     build_extensions,
@@ -35,8 +41,6 @@ SubprotocolSelector = Callable[[Request, Sequence[str]], str | None]
 """Chooses one of the subprotocols that a client offers, or None."""
 
 _UPGRADE_HEADERS = Headers({"Upgrade": "websocket", "Connection": "Upgrade"})
-
-_REQUEST_LINE = re.compile(rb"[^ ]+ [^ ]+ HTTP/([0-9]\.[0-9])\r?\n")
 
 
 class _Refused(Exception):
@@ -100,7 +104,9 @@ class ServerHandshake:
         self._subprotocols = check_subprotocols(subprotocols or ())
         self._select_subprotocol = select_subprotocol
         self._extensions = tuple(extensions)
-        Headers({} if server_header is None else {"Server": server_header})  # checks it
+        fields = Headers({} if server_header is None else {"Server": server_header})
+        fields.update(_UPGRADE_HEADERS)
+        self._opening_fields = fields
         self._server_header = server_header
         self._begin()
 
@@ -154,18 +160,23 @@ class ServerHandshake:
         if self._head.started:
             raise self._head.eof_error()
 
-    def accept(self, request: Request) -> Response:
+    def accept(self, request: Request, *, date: str | None = None) -> Response:
         """Answer a request (RFC 6455 section 4.2).
+
+        Args:
+            request: the request.
+            date: as for `send_response`, for an answer that opens: so it has all its fields, those
+                of the server's own among them.
 
         Returns:
             A response with the status 101, or one that refuses; then `error` says why.
 
         Raises:
-            ValueError: `select_subprotocol` chose what was not offered, or a required subprotocol
-                is no token.
+            ValueError: `select_subprotocol` chose what was not offered, a required subprotocol is
+                no token, or the date cannot be sent.
         """
         try:
-            return self._accept(request)
+            return self._accept(request, date)
         except _Refused as refused:
             self.error = refused.error
             return refused.response
@@ -226,7 +237,7 @@ class ServerHandshake:
         lines.extend([f"{name}: {value}" for name, value in headers.items()])
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
-    def _accept(self, request: Request) -> Response:
+    def _accept(self, request: Request, date: str | None) -> Response:
         headers = request.headers
         _check_method(request.method)
         _check_upgrade(headers)
@@ -238,7 +249,9 @@ class ServerHandshake:
         offers = headers.get("Sec-WebSocket-Extensions")
         extension = None if offers is None else self._choose_extension(offers)
         subprotocol = self._choose_subprotocol(request, offered)
-        answer = _UPGRADE_HEADERS.copy()
+        answer = self._opening_fields.copy()
+        if date is not None:
+            answer.add("Date", date)
         answer.add("Sec-WebSocket-Accept", accept_key(key))
         if subprotocol is not None:
             answer.add("Sec-WebSocket-Protocol", subprotocol)
@@ -284,7 +297,7 @@ def _parse_request(head: bytes) -> Request:
         InvalidMessage: it is not HTTP/1.1, or announces a body.
     """
     # Before h11, which wants a Host first.
-    line = _REQUEST_LINE.match(head)
+    line = REQUEST_LINE.match(head)
     if line is not None and line[1] != b"1.1":
         raise InvalidMessage(f"HTTP version {line[1].decode()} is not supported, only 1.1", 505)
     parser = h11.Connection(h11.SERVER)

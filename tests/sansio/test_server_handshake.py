@@ -259,6 +259,15 @@ def test_what_is_no_request_is_refused(data: bytes, problem: str, status: int) -
     assert parse_error(data) == (problem, status)
 
 
+@pytest.mark.parametrize("line", [b"HELO mail.example\r\n", b"*1\r\n", b"GET / HTTP/1\n"])
+def test_another_protocol_is_told_by_its_first_line(line: bytes) -> None:
+    server = ServerHandshake()
+    for byte in line[:-1]:
+        assert server.receive_data(bytes([byte])) is None
+    with pytest.raises(InvalidMessage, match=r"^malformed HTTP request: illegal request line$"):
+        server.receive_data(line[-1:])
+
+
 @given(st.binary(max_size=20), st.integers(0, len(REQUEST)), st.integers(0, 20))
 def test_any_bytes_are_answered(junk: bytes, place: int, size: int) -> None:
     server = ServerHandshake()
