@@ -235,6 +235,23 @@ async def test_own_connectionclosed_in_a_group_of_the_handler_is_only_debug(
 
 
 @pytest.mark.behaviour(100)
+async def test_log_says_whose_handler_failed(caplog: pytest.LogCaptureFixture) -> None:
+    connections: list[anyws.Connection] = []
+
+    async def handler(ws: anyws.Connection) -> None:
+        connections.append(ws)
+        raise LookupError
+
+    async with serving(handler) as server, raw_client(server.port) as peer:
+        port = peer.stream.extra(SocketAttribute.local_port)
+        await open_peer(peer)
+        await peer.answer_close()
+    (record,) = caplog.records
+    assert record.getMessage() == f"connection handler failed (127.0.0.1:{port}, /chat)"
+    assert vars(record)["websocket"] is connections[0]
+
+
+@pytest.mark.behaviour(100)
 async def test_own_connectionclosed_beside_another_error_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
