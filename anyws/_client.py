@@ -250,7 +250,8 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
             return await self._open()
         refusal = self._handshake.refusal
         if refusal is not None:
-            error = InvalidStatus(refusal)  # the rest of its body has not come
+            problem = f"its body did not end within {self._open_timeout} seconds (open_timeout)"
+            error = InvalidStatus(refusal, problem)
             self._add_notes(error)
             raise error
         where = f", at the proxy {self._proxy_used}" if self._before_proxy else ""
@@ -279,7 +280,8 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
             exc.add_note(f"after redirects: {self._redirects}")
         if self._proxy_used is not None and not self._before_proxy:
             exc.add_note(f"through the proxy {self._proxy_used}")
-        if isinstance(exc, ssl_module.SSLError) and exc.reason == _NO_TLS:
+        # One that was made in Python has no reason.
+        if isinstance(exc, ssl_module.SSLError) and getattr(exc, "reason", None) == _NO_TLS:
             exc.add_note("no TLS is spoken there; ws:// and, for a proxy, http:// do without")
         plain = self._stream is None and not self._redirects.uri.secure
         if plain and isinstance(exc, InvalidMessage) and not self._handshake.started:
@@ -299,7 +301,8 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
                 stream,
                 context,
                 server_side=False,
-                server_hostname=hostname or uri.host,
+                # RFC 6066 section 3: the name for SNI is "without a trailing dot".
+                server_hostname=hostname or uri.host.removesuffix("."),
             )
         transport = _transports.wrap(stream)
         return await open_client(

@@ -47,6 +47,8 @@ class Inbox:
         "high_bytes",
         "high_messages",
         "messages",
+        "next_messages",
+        "next_size",
         "peak_messages",
         "peak_size",
         "receiving",
@@ -72,8 +74,12 @@ class Inbox:
         self.size: int = 0
         """Their bytes."""
         self.peak_messages: int = 0
-        """How many there have been at the most; who puts them in has to see to it."""
+        """How many there have been at the most, as far as `note_peaks()` was told."""
         self.peak_size: int = 0
+        """Likewise for their bytes."""
+        self.next_messages: int = 1
+        """From how many on there is something to see to: more than ever, or it is full."""
+        self.next_size: int = 1
         """Likewise for their bytes."""
         self.floor: int = 0
         """How many must be left by who simply takes the oldest out: when reading is to go on there
@@ -100,6 +106,13 @@ class Inbox:
     def low(self) -> bool:
         """Whether it is at or under both low-water marks: then reading goes on."""
         return len(self.messages) <= self._low_messages and self.size <= self._low_bytes
+
+    def note_peaks(self) -> None:
+        """Take how much there is now for a peak, where it is one."""
+        self.peak_messages = max(self.peak_messages, len(self.messages))
+        self.peak_size = max(self.peak_size, self.size)
+        self.next_messages = min(self.peak_messages + 1, self.high_messages)
+        self.next_size = min(self.peak_size + 1, self.high_bytes)
 
     def put(self, message: Data | Fragment) -> None:
         """Add a message and wake who waits for one."""

@@ -141,33 +141,24 @@ class Intake:
         if self._detour and not self._heeds_data:
             # It is read on only to find the end of the stream.
             return False
-        # _decode() once more: a call less for each chunk.
         inbox = self.inbox
-        max_bytes = inbox.high_bytes - inbox.size
-        max_messages = inbox.high_messages - len(inbox.messages)
-        events = protocol.receive_data(
-            data, max_bytes if max_bytes > 0 else 1, max_messages if max_messages > 0 else 1
-        )
-        if self._detour or protocol.decoder.plain_size < 0:
-            self._take(events)
+        messages = inbox.messages
+        if messages:
+            events = self._decode(data)
+        else:
+            events = protocol.receive_data(data, inbox.high_bytes, inbox.high_messages)
+        size = protocol.decoder.plain_size
+        if size < 0 or self._detour:
+            self._take_all(events)
         elif events:
-            # Whole messages alone, as nearly always.
+            # Whole messages alone, as nearly always; where more could be decoded, it is full.
             self._given = True
-            inbox.put_all(events, protocol.decoder.plain_size)  # type: ignore[arg-type]  # so
-        while protocol.decoder.pending and (self._discarding or not inbox.full):
-            self._take(self._decode(b""))
-        if protocol.held_failure is not None:
-            self._take_failure()
-        # Neither by the inbox's own property nor by max(): what they would cost pays for the peaks.
-        waiting = len(inbox.messages)
-        size = inbox.size
-        if size > inbox.peak_size:  # noqa: PLR1730  # a call takes four times as long
-            inbox.peak_size = size
-        if waiting > inbox.peak_messages:  # noqa: PLR1730  # likewise
-            inbox.peak_messages = waiting
-        if (waiting >= inbox.high_messages or size >= inbox.high_bytes) and not self._discarding:
-            self._pause()
-        return waiting > 1
+            inbox.put_all(events, size)  # type: ignore[arg-type]  # so
+        if len(messages) >= inbox.next_messages or inbox.size >= inbox.next_size:
+            inbox.note_peaks()
+            if inbox.full and not self._discarding:
+                self._pause()
+        return len(messages) > 1
 
     @property
     def _heeds_data(self) -> bool:
@@ -182,6 +173,15 @@ class Intake:
         return self._protocol.receive_data(
             data, max_bytes if max_bytes > 0 else 1, max_messages if max_messages > 0 else 1
         )
+
+    def _take_all(self, events: list[Event]) -> None:
+        """Do all that events ask for, and those that can be decoded without another chunk."""
+        decoder = self._protocol.decoder
+        self._take(events)
+        while decoder.pending and (self._discarding or not self.inbox.full):
+            self._take(self._decode(b""))
+        if self._protocol.held_failure is not None:
+            self._take_failure()
 
     def _take(self, events: list[Event]) -> None:
         """Do all that events ask for."""

@@ -195,7 +195,7 @@ def check_server_hostname(name: str | None, *, tls: bool) -> None:
         tls: whether there will be a certificate.
 
     Raises:
-        ValueError: it is empty, or nobody would look at it.
+        ValueError: it is empty or no host name, or nobody would look at it.
         TypeError: it is no str.
     """
     if name is None:
@@ -204,6 +204,12 @@ def check_server_hostname(name: str | None, *, tls: bool) -> None:
         raise TypeError(f"server_hostname must be a str or None, not {type(name).__name__}")
     if not name:
         raise ValueError("server_hostname is empty; None takes the host of the URI")
+    try:
+        name.encode("idna")
+    except UnicodeError as exc:
+        raise ValueError(f"server_hostname {name!r} is no host name: {exc}") from None
+    if "\0" in name:
+        raise ValueError(f"server_hostname {name!r} has a NUL")
     if not tls:
         raise ValueError(
             f"server_hostname={name!r} is given, but no TLS: that takes a wss URI, or ssl with a"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import tracemalloc
 from typing import TYPE_CHECKING, Any
 
@@ -406,6 +407,20 @@ async def test_timeout_of_the_caller_is_not_ours() -> None:
         await far.send(b"x")
 
 
+async def test_error_of_tls_that_a_stream_made_itself_leaves_as_itself() -> None:
+    class Failing(FaultyStream):
+        async def receive(self, max_bytes: int = 65536) -> bytes:
+            raise error
+
+    error = ssl.SSLError("made in Python, so it has no reason")
+    near, far = memory_stream_pair()
+    with pytest.raises(ssl.SSLError) as caught:
+        async with anyws.wrap_client(Failing(near)):
+            raise AssertionError
+    assert caught.value is error
+    await far.aclose()
+
+
 # Refusals whose bodies do not end.
 
 
@@ -420,6 +435,7 @@ async def test_refusal_whose_body_stalls_is_an_invalidstatus_after_open_timeout(
             raise AssertionError
     assert anyio.current_time() - started_at == pytest.approx(3)
     assert (caught.value.response.status, caught.value.response.body) == (403, b"why")
+    assert caught.value.problem == "its body did not end within 3 seconds (open_timeout)"
     with pytest.raises(anyio.BrokenResourceError):
         await far.send(b"x")
 

@@ -296,6 +296,8 @@ def test_backlog_that_is_none_is_an_error_of_the_call(
     [
         (b"a.example", TypeError, "server_hostname must be a str or None, not bytes"),
         ("", ValueError, "server_hostname is empty; None takes the host of the URI"),
+        (".a", ValueError, r"server_hostname '\.a' is no host name: .*label.*"),
+        ("a\0b", ValueError, r"server_hostname 'a\\x00b' has a NUL"),
     ],
 )
 def test_server_hostname_that_is_none_is_an_error_of_the_call(

@@ -112,6 +112,17 @@ async def test_server_hostname_is_sent_as_sni() -> None:
     assert names == ["other.example"]
 
 
+async def test_name_of_the_server_has_no_dot_at_its_end() -> None:
+    names: list[str | None] = []
+    context = server_context()
+    context.sni_callback = lambda _obj, name, _context: names.append(name)
+    async with serving(ssl=context) as server:
+        stream = await anyio.connect_tcp("localhost", server.port)
+        async with anyws.connect("wss://localhost./", stream=stream, ssl=client_context()) as ws:
+            assert ws.request.headers["Host"] == "localhost."
+    assert names == ["localhost"]
+
+
 async def test_server_hostname_that_cannot_be_one_is_a_valueerror() -> None:
     async with serving(ssl=server_context()) as server:
         with pytest.raises(ValueError, match=r"server_hostname|label"):

@@ -487,8 +487,8 @@ class SocketTransport(Transport):
             scratch = self._scratch
             size = self._socket.recv_into(scratch)
             if size:
-                self._turns.count += 1
-                self._turn = self._turns.count
+                turns = self._turns
+                turns.count = self._turn = turns.count + 1
                 # Lent, not copied: for 1 MiB that spares a tenth of all that a server spends.
                 self._at_once = not self._receiver.feed(scratch[:size])
                 return

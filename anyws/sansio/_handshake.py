@@ -68,7 +68,7 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 # takes 0.4 us, and to parse a list 1.2.
 _USUAL_CONNECTIONS = frozenset({"upgrade", "keep-alive, upgrade"})
 
-REQUEST_LINE = re.compile(rb"[^ ]+ [^ ]+ HTTP/([0-9]\.[0-9])\r?\n")
+REQUEST_LINE = re.compile(rb"[^ \r\n]+ [^ \r\n]+ HTTP/([0-9]\.[0-9])\r?\n")
 """What a request begins with, and its version: more than h11 takes."""
 
 # What a status line begins with; and how much of another line an error shows.

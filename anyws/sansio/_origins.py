@@ -38,6 +38,8 @@ _HOST = re.compile(_AUTHORITY)
 _ORIGIN = re.compile(rf"[A-Za-z][A-Za-z0-9+.\-]*://{_AUTHORITY}")
 
 
+_DEFAULT_PORTS = {"http": ":80", "https": ":443", "ws": ":80", "wss": ":443"}
+
 ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://([^/?]*)")
 """The beginning of a target in absolute-form (RFC 9112 section 3.2.2). The group is what counts
 instead of the Host field."""
@@ -84,6 +86,8 @@ class AllowedOrigins:
         if entry is None:
             self._missing = True
         elif isinstance(entry, re.Pattern):
+            if not isinstance(entry.pattern, str):
+                raise TypeError(f"pattern {entry.pattern!r} of origins must be of str")
             self._patterns.append(entry)
         elif not isinstance(entry, str):
             kind = type(entry).__name__
@@ -91,10 +95,10 @@ class AllowedOrigins:
         elif not is_origin(entry):
             raise ValueError(
                 f"{entry!r} in origins is not an origin such as 'https://example.com': "
-                "scheme, host, and a port that is not the default one"
+                "scheme, host, and the port if it is not the default one"
             )
         else:
-            self._names.add(entry.lower())
+            self._names.add(_without_default_port(entry))
 
     def check(self, headers: Headers) -> None:
         """Check the Origin field of a request.
@@ -115,9 +119,16 @@ class AllowedOrigins:
             return True
         if self._same_host:
             return _is_same_host(origin, host)
-        return origin.lower() in self._names or any(
+        return _without_default_port(origin) in self._names or any(
             pattern.fullmatch(origin) for pattern in self._patterns
         )
+
+
+def _without_default_port(origin: str) -> str:
+    """Give an origin as browsers write it (RFC 6454 section 6.2), in lower case."""
+    origin = origin.lower()
+    default = _DEFAULT_PORTS.get(origin.partition(":")[0])
+    return origin if default is None else origin.removesuffix(default)
 
 
 def _is_same_host(origin: str, host: str) -> bool:

@@ -21,6 +21,8 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _HOST = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=]+")
 _ZONE = re.compile(r"[A-Za-z0-9\-._~]+")
 
+_MAX_LABEL_SIZE = 63
+
 # Five digits hold every port; with more, int() could be made to work long.
 _PORT = re.compile(r"[0-9]{1,5}")
 
@@ -264,6 +266,9 @@ def _parse_host(host: str) -> str:
     # Also after IDNA: it makes a "/" of a full-width solidus.
     if _HOST.fullmatch(host) is None:
         raise _Flaw("the host has a character that a host cannot have")
+    # RFC 1035 section 2.3.4; a last dot is that of the root.
+    if not all(1 <= len(label) <= _MAX_LABEL_SIZE for label in host.removesuffix(".").split(".")):
+        raise _Flaw(f"a label of the host does not have 1 to {_MAX_LABEL_SIZE} characters")
     return host.lower()
 
 

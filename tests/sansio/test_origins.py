@@ -43,6 +43,14 @@ def test_the_same_host_is_allowed(origin: str | None, host: str) -> None:
     assert is_allowed(SAME_HOST, origin, host)
 
 
+@pytest.mark.parametrize("listed", ["https://a.example", "https://a.example:443"])
+@pytest.mark.parametrize("origin", ["https://A.example", "https://a.example:443"])
+def test_the_default_port_may_be_left_out(listed: str, origin: str) -> None:
+    assert is_allowed([listed], origin)
+    assert not is_allowed([listed], "https://a.example:8443")
+    assert not is_allowed([listed], "http://a.example:443")
+
+
 @pytest.mark.parametrize(
     ("origin", "host"),
     [
@@ -144,6 +152,12 @@ def test_what_is_no_list_is_no_policy(policy: Any) -> None:
         TypeError, match=rf'^origins must be a list, SAME_HOST or "\*" for any origin, not {kind}$'
     ):
         AllowedOrigins(policy)
+
+
+def test_a_pattern_of_bytes_is_refused() -> None:
+    pattern: Any = re.compile(b"https://.*")
+    with pytest.raises(TypeError, match=r"^pattern b'https://\.\*' of origins must be of str$"):
+        AllowedOrigins([pattern])
 
 
 def test_an_entry_of_another_type_is_refused() -> None:

@@ -259,13 +259,17 @@ def test_what_is_no_request_is_refused(data: bytes, problem: str, status: int) -
     assert parse_error(data) == (problem, status)
 
 
-@pytest.mark.parametrize("line", [b"HELO mail.example\r\n", b"*1\r\n", b"GET / HTTP/1\n"])
+@pytest.mark.parametrize(
+    "line", [b"HELO mail.example\r\n", b"*1\r\n", b"GET / HTTP/1\n", b"A\r\nB C HTTP/1.1\r\n"]
+)
 def test_another_protocol_is_told_by_its_first_line(line: bytes) -> None:
-    server = ServerHandshake()
-    for byte in line[:-1]:
-        assert server.receive_data(bytes([byte])) is None
-    with pytest.raises(InvalidMessage, match=r"^malformed HTTP request: illegal request line$"):
-        server.receive_data(line[-1:])
+    end = line.index(b"\n")
+    byte_by_byte, at_once = ServerHandshake(), ServerHandshake()
+    for byte in line[:end]:
+        assert byte_by_byte.receive_data(bytes([byte])) is None
+    for server, data in ((byte_by_byte, line[end : end + 1]), (at_once, line)):
+        with pytest.raises(InvalidMessage, match=r"^malformed HTTP request: illegal request line$"):
+            server.receive_data(data)
 
 
 @given(st.binary(max_size=20), st.integers(0, len(REQUEST)), st.integers(0, 20))
