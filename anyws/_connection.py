@@ -333,7 +333,8 @@ class Connection(ObjectStream[Data]):
         """Send a message.
 
         An iterable or asynchronous iterable is one message, each of its items a fragment (RFC 6455
-        section 5.4); other messages wait until it is complete.
+        section 5.4); other messages wait until it is complete. That the connection has ended is
+        seen at its next item; `with ws.cancel_on_close():` waits for none.
 
         Args:
             message: str for Text; bytes, bytearray or memoryview for Binary; or items of one of the

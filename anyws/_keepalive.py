@@ -21,7 +21,7 @@ PATIENCE = 1.0
 """Seconds in which the application has to take a message out of a full inbox once we have begun to
 close: else it is taken not to receive any more."""
 
-# How often it is looked at in that time.
+# How often it is looked at in that time, and in that of a Ping which waits to leave.
 _LOOKS = 4
 
 SetTimer: TypeAlias = Callable[[float, Callable[[], None]], None]
@@ -155,7 +155,8 @@ class Keepalive:
     Args:
         interval: seconds between Pings; None sends none.
         timeout: seconds that a Pong may take; None is no limit. Any byte that comes starts them
-            anew. While the application holds back reading, nothing can be seen of the peer but
+            anew, and so does each that leaves in front of the Ping: the peer cannot answer what is
+            not sent. While the application holds back reading, nothing can be seen of the peer but
             that it reads: they stand still then, unless bytes wait and none of them leaves.
         send_ping: sends one.
         expire: what to do when the time is over.
@@ -164,11 +165,14 @@ class Keepalive:
     """
 
     __slots__ = (
+        "_behind",
         "_expire",
         "_interval",
         "_life_at",
         "_newest",
         "_next_ping_at",
+        "_oldest",
+        "_oldest_end",
         "_read_at",
         "_reading",
         "_send_ping",
@@ -199,6 +203,10 @@ class Keepalive:
         # When the peer was last seen to read, and how much had left then.
         self._read_at = 0.0
         self._sent_size = 0
+        # The oldest Ping that is watched; how much has left once it has; and whether it has not.
+        self._oldest: PongWaiter | None = None
+        self._oldest_end = 0
+        self._behind = False
         self._task_group: TaskGroup | None = None
         self._next_ping_at = math.inf
         # Its Pong answers all Pings before it too.
@@ -251,17 +259,29 @@ class Keepalive:
         if now >= self._next_ping_at:
             assert self._interval is not None
             self._next_ping_at = now + self._interval
-            if not self._waiting:
-                self._life_at = self._read_at = now
-                self._sent_size = self._writing()[0]
-            self._newest = self._send_ping()
+            self._ping(now)
         self._arm()
+
+    def _ping(self, now: float) -> None:
+        sent_size, unsent_size = self._writing()
+        if not self._waiting:
+            self._life_at = self._read_at = now
+            self._sent_size = sent_size
+        self._newest = self._send_ping()
+        if self._oldest is None or self._oldest.done:
+            self._oldest = self._newest
+            self._oldest_end = sum(self._writing())
+            self._behind = unsent_size > 0
 
     def _arm(self) -> None:
         if self._stopped:
             # The Ping could not be written, and that is the end: the timer is the watchdog's now.
             return
-        self._set_timer(min(self._next_ping_at, self._deadline()), self._tick)
+        deadline = self._deadline()
+        if self._behind and self._timeout is not None:
+            # It is looked at more often, so that a peer that stops reading is found out in time.
+            deadline = min(deadline, current_time() + self._timeout / _LOOKS)
+        self._set_timer(min(self._next_ping_at, deadline), self._tick)
 
     async def _expire_unless_alive(self) -> None:
         """Expire if the deadline has passed still when the reader has had its turn."""
@@ -284,7 +304,10 @@ class Keepalive:
         if self._timeout is None or not self.watching:
             return math.inf
         if self._reading:
-            return self._life_at + self._timeout
+            if self._behind:
+                self._see_reading(current_time())
+                self._behind = self._sent_size < self._oldest_end
+            return max(self._life_at, self._read_at) + self._timeout
         return self._read_at + self._timeout if self._see_reading(current_time()) else math.inf
 
     def _see_reading(self, now: float) -> bool:

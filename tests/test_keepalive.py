@@ -785,6 +785,49 @@ async def test_peer_that_reads_on_gets_the_message_and_the_ping_behind_it(pair: 
         assert ws.latency == pytest.approx(2)
 
 
+@pytest.mark.behaviour(13)
+async def test_peer_that_reads_slowly_is_not_found_out_while_the_ping_waits_behind_a_message(
+    pair: Pair,
+) -> None:
+    size = 1_000_000
+    async with (
+        pair(ping_interval=5, ping_timeout=3, max_buffer_size=1000) as (ws, peer),
+        create_task_group() as tasks,
+    ):
+        start = current_time()
+        tasks.start_soon(ws.send, b"x" * size)
+        left = size + 10 + (4 if peer.masks is False else 0)
+        while left:
+            await sleep(2)
+            left -= len(await peer.read(min(left, 65536)))
+        assert current_time() - start > 30
+        for _ in range(6):
+            await peer.send(PONG, await read_ping(peer))
+        await sleep(4)
+        assert ws.open
+
+
+@pytest.mark.behaviour(13)
+async def test_peer_that_reads_slowly_and_stops_is_found_out(pair: Pair) -> None:
+    stopped_at = 0.0
+
+    async def read_slowly() -> None:
+        nonlocal stopped_at
+        for _ in range(6):
+            await sleep(2)
+            await peer.read(65536)
+        stopped_at = current_time()
+
+    async with (
+        pair(ping_interval=5, ping_timeout=3, close_timeout=2, max_buffer_size=1000) as (ws, peer),
+        create_task_group() as tasks,
+    ):
+        tasks.start_soon(read_slowly)
+        with pytest.raises(KeepaliveTimeout):
+            await ws.send(b"x" * 1_000_000)
+        assert 3 <= current_time() - stopped_at <= 3 + 3 / 4
+
+
 async def echo(ws: anyws.Connection) -> None:
     async for message in ws:
         await ws.send(message)

@@ -302,8 +302,8 @@ async def test_ipv6_is_not_for_socks4() -> None:
     )
 
 
-@pytest.mark.parametrize("host", ["a" * 64 + ".known", "a..known", ".".join(["a" * 60] * 5)])
-async def test_host_that_has_no_room_is_a_proxyerror(host: str) -> None:
+async def test_host_that_has_no_room_is_a_proxyerror() -> None:
+    host = ".".join(["a" * 60] * 5)
     async with memory_network() as network:
         proxied(network)
         error = await fails(anyws.ProxyError, f"ws://{host}/")

@@ -176,10 +176,13 @@ class StreamTransport(Transport):
                     size += len(chunks[0])
                     parts.append(chunks.popleft())
                 data = b"".join(parts)
-            await self._stream.send(data)  # the peer's reading, or abort(), ends it
-            self.write_buffer_size -= len(data)
-            self.sent_size += len(data)
-            self._draining.note(self.write_buffer_size)
+            for start in range(0, len(data), _COALESCE_SIZE):
+                # Piece by piece, so that it can be seen whether the peer reads.
+                piece = data[start : start + _COALESCE_SIZE]
+                await self._stream.send(piece)  # the peer's reading, or abort(), ends it
+                self.write_buffer_size -= len(piece)
+                self.sent_size += len(piece)
+                self._draining.note(self.write_buffer_size)
 
     async def _end_half(self) -> None:
         if isinstance(self._stream, TLSStream):
