@@ -82,6 +82,9 @@ class Connection(ObjectStream[Data]):
 
     It is given by `connect`, `serve` and their like, never made by hand. Iterating over it gives
     the messages until the connection is closed with 1000, 1001 or no code; any other end raises.
+
+    It is for the tasks of its own event loop. A thread calls it by `anyio.from_thread`: there
+    `from_thread.run(ws.send, message)` stands for `await ws.send(message)`.
     """
 
     def __init__(
@@ -308,7 +311,7 @@ class Connection(ObjectStream[Data]):
 
         Use it as `async with ws.recv_streaming() as fragments:` and iterate over `fragments` with
         `async for`. A message that has already come whole is one fragment. Leaving the block early
-        skips the rest of the message, if any of it has come.
+        skips the rest of the message; where none of it was given, the next `recv()` gets it whole.
 
         Args:
             decode: as in `recv()`. A code point that is cut by fragments comes with the one that
@@ -321,7 +324,8 @@ class Connection(ObjectStream[Data]):
             UnicodeDecodeError: in the iteration, when a Binary fragment that `decode` asks to be
                 str is not UTF-8.
 
-        Cancellation: the iteration loses no fragment; leaving the block by it skips the rest.
+        Cancellation: the iteration loses no fragment; leaving the block by it skips the rest, or
+        nothing where no fragment was given.
         """
         return StreamedMessage(self._link, decode)
 
@@ -362,7 +366,7 @@ class Connection(ObjectStream[Data]):
             if (
                 not inbox.calls_left
                 or protocol.state is not OPEN
-                or outbox.fragmenting is not None
+                or outbox.occupied
                 or transport.write_buffer_size > outbox.high
             ):
                 await outbox.ready()

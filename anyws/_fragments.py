@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterab
 from types import TracebackType
 from typing import Final, Self
 
-from anyio import Event
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._link import Link
 from ._types import OPEN, CloseCode, Data, DataLike, Fragment
@@ -98,8 +98,9 @@ class OutgoingMessage:
         """
         link = self._link
         outbox = link.outbox
+        await checkpoint_if_cancelled()  # what cannot be completed is not begun
         await outbox.ready()
-        turn = outbox.fragmenting = Event()
+        outbox.begin_fragments()
         try:
             if isinstance(items, AsyncIterable):
                 await self._send_async(items)
@@ -110,8 +111,7 @@ class OutgoingMessage:
                 link.fail(CloseCode.INTERNAL_ERROR, "fragmented message is not complete")
             raise
         finally:
-            outbox.fragmenting = None
-            turn.set()
+            outbox.end_fragments()
             if isinstance(items, AsyncGenerator):
                 # One that is left in the midst would wait for the garbage collector, which trio
                 # reports.

@@ -156,6 +156,11 @@ class Inbox:
             self._parking.wake()
         return count
 
+    def put_back(self, message: Data | Fragment) -> None:
+        """Put a message in front of all others, while nobody waits for one."""
+        self.messages.appendleft(message)
+        self.size += len(message.data) if type(message) is Fragment else len(message)
+
     def close(self) -> None:
         """Say that nothing more will come; what is here can still be had."""
         self._closed = True

@@ -69,6 +69,7 @@ class Intake:
         "_given",
         "_keepalive",
         "_owner",
+        "_parts",
         "_patience",
         "_paused",
         "_protocol",
@@ -108,6 +109,9 @@ class Intake:
         # whether the last of it has just been.
         self._skipping = False
         self._skipped = False
+        # What has come of a message that recv_streaming() was left before any of it was given: the
+        # next recv() gets it. None if there is none such.
+        self._parts: list[Data] | None = None
         # Whether the application has ever been given a message.
         self._given = False
         # Whether we have given up, so that what finds no room in the inbox is dropped; whether
@@ -116,8 +120,8 @@ class Intake:
         self._dropping = False
         self._patience: Patience | None = None
         self._ending = False
-        # Whether a message may not simply be put into the inbox: one is skipped, we have given up,
-        # or the end has begun or is due.
+        # Whether a message may not simply be put into the inbox: one is skipped or joined, we have
+        # given up, or the end has begun or is due.
         self._detour = False
         self.settled: Latch = Latch()
         """Set when nothing more can be received."""
@@ -187,7 +191,7 @@ class Intake:
         """Do all that events ask for."""
         protocol = self._protocol
         messages = 0
-        if self._skipping or self._discarding:
+        if self._skipping or self._discarding or self._parts is not None:
             for event in events:
                 self._take_or_drop(event)
         elif events:
@@ -214,6 +218,12 @@ class Intake:
     def _take_or_drop(self, message: object) -> None:
         if not isinstance(message, (str, bytes, Fragment)):
             return
+        if self._parts is not None and type(message) is Fragment:
+            self._parts.append(message.data)
+            if not message.fin:
+                return
+            message, self._parts = _join(self._parts), None
+            self._detour = self._discarding or self._ending
         if self._skipping and type(message) is Fragment:
             self._skipped = message.fin
             self._skipping = not message.fin
@@ -309,21 +319,27 @@ class Intake:
         self.inbox.check_not_receiving()
         self.streaming = True
         self._hold()
+        if self._parts is not None:
+            parts, self._parts = self._parts, None
+            self._detour = self._discarding or self._ending
+            for data in reversed(parts):
+                self.inbox.put_back(Fragment(data, fin=False))
         if not self.inbox:
             self._protocol.decoder.fragments = True
             self.feed(b"")
 
     def end_streaming(self, *, begun: bool, complete: bool) -> None:
-        """Drop what has come of the message that recv_streaming() left, and what will."""
+        """Drop what has come of the message that recv_streaming() left, and what will.
+
+        Where nothing of it was given, the next recv() gets it whole instead.
+        """
         self.streaming = False
         self._hold()
         inbox = self.inbox
         if complete:
             return
-        if not begun and not inbox:
-            # Nothing of it has come: the next recv() gets it whole. What is still skipped of the
-            # message before is told from it by being fragments.
-            self._protocol.decoder.fragments = self._skipping
+        if not begun:
+            self._keep()
             return
         while inbox:
             message = inbox.head
@@ -331,6 +347,28 @@ class Intake:
             if type(message) is not Fragment or message.fin:
                 return
         self._skipping = self._detour = True
+
+    def _keep(self) -> None:
+        """Keep a message for the next recv(), in whatever pieces it has come and still comes."""
+        inbox = self.inbox
+        if not inbox:
+            # Nothing of it has come. What is still skipped of the message before is told from it by
+            # being fragments.
+            self._protocol.decoder.fragments = self._skipping
+            return
+        parts: list[Data] = []
+        while inbox and type(inbox.head) is Fragment:
+            fragment = inbox.head
+            inbox.pop()
+            parts.append(fragment.data)
+            if fragment.fin:
+                inbox.put_back(_join(parts))
+                return
+        if parts:
+            self._parts = parts
+            self._detour = True
+            if self._paused:
+                self._read_on()
 
     # Giving up: the peer's Close comes after all that it has sent.
 
@@ -375,3 +413,8 @@ class Intake:
             self.stalls.end()
             self.feed(b"")
             self._transport.resume_reading()
+
+
+def _join(parts: list[Data]) -> Data:
+    """Give a message whose fragments have come."""
+    return parts[0][:0].join(parts)  # type: ignore[arg-type]  # all are of the type of the first

@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, NoReturn
 from typing import Protocol as Interface
 
+from anyio import Event
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._inbox import MAX_CALLS_WITHOUT_YIELD
@@ -17,8 +18,6 @@ from ._keepalive import Stalls
 from ._types import OPEN
 
 if TYPE_CHECKING:
-    import anyio
-
     from ._inbox import Inbox
     from ._transports import Transport
     from .sansio._protocol import Protocol
@@ -46,11 +45,13 @@ class Outbox:
     __slots__ = (
         "_ending",
         "_inbox",
+        "_line",
         "_low",
         "_protocol",
         "_transport",
         "fragmenting",
         "high",
+        "occupied",
         "stalls",
     )
 
@@ -70,18 +71,37 @@ class Outbox:
         self.high: float = math.inf if high is None else high
         """Unsent bytes above which a message has to wait."""
         self._low = low or 0
-        self.fragmenting: anyio.Event | None = None
-        """Set while a fragmented message is being sent; its set() lets the next sender go."""
+        self.fragmenting: Event | None = None
+        """There while a fragmented message is being sent; its set() lets the next sender go."""
+        # Who waits for his turn, in the order in which they came. The event tells one that he is
+        # the first.
+        self._line: list[Event] = []
+        self.occupied: bool = False
+        """Whether a message has to wait for others: a fragmented one, or some in the line."""
         self.stalls: Stalls = Stalls()
         """When a sender waits for room."""
 
     @property
     def must_wait(self) -> bool:
         """Whether a message cannot be sent at once."""
-        return self.fragmenting is not None or self._transport.write_buffer_size > self.high
+        return self.occupied or self._transport.write_buffer_size > self.high
+
+    def begin_fragments(self) -> None:
+        """Take that a fragmented message is being sent, after `ready()`."""
+        self.fragmenting = Event()
+        self.occupied = True
+
+    def end_fragments(self) -> None:
+        """Take that it is over, and let the next sender go."""
+        assert self.fragmenting is not None
+        self.fragmenting.set()
+        self.fragmenting = None
+        self.occupied = bool(self._line)
 
     async def ready(self) -> None:
         """Wait for our turn and for room; the peer's reading, or the end, ends it.
+
+        Who sends again and again does not come before who waits already.
 
         Raises:
             ConnectionClosed: the connection is no longer open.
@@ -90,14 +110,35 @@ class Outbox:
         """
         if not self._inbox.calls_left:
             await checkpoint_if_cancelled()
-        while self._protocol.state is OPEN and self.must_wait:
+        if self.must_wait:
+            await self._wait_in_line()
+        if self._protocol.state is not OPEN:
+            await self._ending.raise_closed()
+
+    async def _wait_in_line(self) -> None:
+        turn = Event()
+        self._line.append(turn)
+        self.occupied = True
+        try:
+            if self._line[0] is not turn:
+                await turn.wait()  # who leaves the line before us ends it
+            await self._wait_for_room()
+        finally:
+            self._line.remove(turn)
+            if self._line:
+                self._line[0].set()
+            else:
+                self.occupied = self.fragmenting is not None
+
+    async def _wait_for_room(self) -> None:
+        while self._protocol.state is OPEN:
             if self.fragmenting is not None:
-                await self.fragmenting.wait()
+                await self.fragmenting.wait()  # its sender ends it, or the end of the connection
+            elif self._transport.write_buffer_size <= self.high:
+                return
             elif not await self._drain():
                 # It gives that at once from now on, and we are told of the loss only later.
                 await self._ending.raise_closed()
-        if self._protocol.state is not OPEN:
-            await self._ending.raise_closed()
 
     async def drain(self) -> None:
         """Wait while more than the high-water mark is unsent.

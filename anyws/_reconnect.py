@@ -47,6 +47,9 @@ from .exceptions import (
 )
 from .sansio._uri import parse_uri
 
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
 __all__ = ["Backoff", "default_retry", "reconnect"]
 
 _LOGGER = logging.getLogger("anyws.client")
@@ -82,7 +85,7 @@ class Backoff:
 
     Raises:
         ValueError: a number is out of its range.
-        TypeError: it is no number.
+        TypeError: it is no number, or `jitter` no bool.
     """
 
     initial: float = 0.5
@@ -92,6 +95,8 @@ class Backoff:
     stable_after: float = 10.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.jitter, bool):
+            raise TypeError(f"jitter must be a bool, not {type(self.jitter).__name__}")
         for name in ("initial", "factor", "max", "stable_after"):
             value = getattr(self, name)
             if not isinstance(value, int | float):
@@ -248,7 +253,7 @@ class Session:
         self._failures = 0
         # When the next attempt may be made, by the clock of the event loop.
         self._due = -math.inf
-        self._task_group = create_task_group()
+        self._task_group: TaskGroup  # in the block
         # The task that is inside the block, from its beginning to its end.
         self._task_id = 0
         self._left = False
@@ -304,6 +309,7 @@ class Session:
                     raise
 
     async def _enter(self) -> None:
+        self._task_group = create_task_group()
         await self._task_group.__aenter__()
         self._task_id = get_current_task().id
 
@@ -394,7 +400,7 @@ def check_max_attempts(max_attempts: int | None) -> None:
     """
     if max_attempts is None:
         return
-    if not isinstance(max_attempts, int):
+    if isinstance(max_attempts, bool) or not isinstance(max_attempts, int):
         kind = type(max_attempts).__name__
         raise TypeError(f"max_attempts must be an int or None, not {kind}")
     if max_attempts < 1:

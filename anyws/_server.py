@@ -21,6 +21,7 @@ from anyio import (
     sleep,
 )
 from anyio.abc import ByteStream, Listener, SocketAttribute
+from anyio.lowlevel import checkpoint
 from anyio.streams.stapled import MultiListener
 from anyio.streams.tls import TLSListener
 
@@ -42,6 +43,10 @@ _T = TypeVar("_T")
 _FIRST_ACCEPT_DELAY = 0.05
 _MAX_ACCEPT_DELAY = 1.0
 
+# How often other tasks may run before half-open handshakes are dropped with all the rest: where a
+# 503 needs no waiting, it leaves in the first of these turns or the second, also without any grace.
+_REFUSAL_TURNS = 5
+
 # Seconds in which a transport that no connection has taken must be closed in peace.
 _CLOSE_TIMEOUT = 1.0
 
@@ -58,7 +63,7 @@ class Server:
         ssl: ssl_module.SSLContext | None,
         max_connections: int | None,
         open_timeout: float | None,
-        fail: Callable[[Exception], None] | None,
+        fail: Callable[[Exception], bool] | None,
     ) -> None:
         self._handler = handler
         self._listeners = list(listeners)
@@ -66,7 +71,7 @@ class Server:
         self._ssl = ssl
         self._max_connections = max_connections
         self._open_timeout = open_timeout
-        # What to do with the error of a handler; None logs it.
+        # Takes the error of a handler, to raise it; where it does not, that is logged.
         self._fail = fail
         self._logger = settings.logger
         # Asked for now: a socket that is closed does not know them any more.
@@ -170,6 +175,9 @@ class Server:
                 self._patience = min(PATIENCE, grace / 2)
             for connection in list(self._connections):
                 connection._link.start_close(close, patience=self._patience)
+        with CancelScope(shield=True):
+            for _ in range(_REFUSAL_TURNS if self._openings else 0):
+                await checkpoint()
         try:
             with move_on_after(grace):
                 await self._closed.wait()
@@ -350,9 +358,7 @@ class Server:
             return
         # Told now: the peer may take its time to answer our Close.
         connection._link.start_close(Close(CloseCode.INTERNAL_ERROR))
-        if self._fail is not None:
-            self._fail(error)
-        else:
+        if self._fail is None or not self._fail(error):
             self._logger.error(
                 "connection handler failed (%s, %s)",
                 _describe_address(connection.remote_address),

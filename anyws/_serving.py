@@ -260,6 +260,9 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
             raise_bare(group)
         finally:
             await self._server._close_listeners()
+        if self._handler_error is not None and not failed:
+            # The body's own error leaves; it may well have come of this one.
+            self._settings.logger.error("connection handler failed", exc_info=self._handler_error)
         if failed:
             assert self._handler_error is not None
             raise_as_is(self._handler_error)
@@ -280,10 +283,13 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
             )
         return listeners
 
-    def _take_handler_error(self, error: Exception) -> None:
-        if self._handler_error is None:
-            self._handler_error = error
+    def _take_handler_error(self, error: Exception) -> bool:
+        """Keep the first to raise it; say whether this is it."""
+        if self._handler_error is not None:
+            return False
+        self._handler_error = error
         self._task_group.cancel_scope.cancel()
+        return True
 
 
 class unix_serve(serve):  # noqa: N801  # it is used as a function

@@ -20,7 +20,7 @@ from anyio import (
     sleep_forever,
 )
 from anyio.abc import ByteStream, Listener, TaskGroup
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._client import wrap_client
 from ._connection import Connection
@@ -278,6 +278,7 @@ class MemoryListener(Listener[ByteStream]):
         """
         await self._accepting.wait()  # serve() or aclose() ends it
         if self._accept is None:
+            await checkpoint_if_cancelled()  # what has closed it may have cancelled us too
             raise ClosedResourceError
         client, server = memory_stream_pair(max_buffer_size)
         self._accept(server)
@@ -352,9 +353,9 @@ class connection_pair:  # noqa: N801  # it is used as a function
             client._logger,
             client._hooks,
         )
-        server_side = await self._stack.enter_async_context(Lifespan(*accepted))
+        self._server_side = await self._stack.enter_async_context(Lifespan(*accepted))
         client_side = await self._stack.enter_async_context(Lifespan(*opened))
-        return client_side, server_side
+        return client_side, self._server_side
 
     async def __aexit__(
         self,
@@ -362,6 +363,8 @@ class connection_pair:  # noqa: N801  # it is used as a function
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        # Nobody receives any more: what fills a queue must not keep a Close frame from being read.
+        self._server_side._link.intake.discard()
         await self._stack.__aexit__(exc_type, exc, traceback)
 
 

@@ -389,7 +389,9 @@ async def test_error_of_a_handler_leaves_the_block_as_itself_when_it_is_to_raise
 
 
 @pytest.mark.behaviour(88, 100)
-async def test_error_of_the_block_wins_over_that_of_a_handler() -> None:
+async def test_error_of_the_block_wins_over_that_of_a_handler_which_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     failed = anyio.Event()
 
     async def handler(ws: anyws.Connection) -> None:
@@ -403,10 +405,16 @@ async def test_error_of_the_block_wins_over_that_of_a_handler() -> None:
                     await open_peer(peer)
                     await failed.wait()
             raise ValueError("of the block")
+    assert loud_records(caplog) == ["anyws.server: connection handler failed"]
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert repr(record.exc_info[1]) == "LookupError('of the handler')"
 
 
 @pytest.mark.behaviour(100)
-async def test_first_of_several_errors_is_raised() -> None:
+async def test_first_of_several_errors_is_raised_and_the_others_are_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def handler(ws: anyws.Connection) -> None:
         try:
             await ws.recv()
@@ -420,6 +428,7 @@ async def test_first_of_several_errors_is_raised() -> None:
                 await open_peer(second)
                 await first.send(TEXT, b"go")
                 await anyio.sleep_forever()
+    assert loud_records(caplog) == ["anyws.server: connection handler failed"]
 
 
 async def test_block_that_ends_first_still_raises_the_error_of_a_handler() -> None:

@@ -271,6 +271,7 @@ async def retry_slowly(exc: Exception) -> bool:
         ({"retry": True}, "retry must be a function, not bool"),
         ({"retry": retry_slowly}, "retry must be a plain function, not an async one"),
         ({"max_attempts": 1.0}, "max_attempts must be an int or None, not float"),
+        ({"max_attempts": True}, "max_attempts must be an int or None, not bool"),
         ({"stream": None}, r"reconnect\(\) has no use for the argument 'stream'"),
         ({"colour": "red"}, "colour"),
     ],
@@ -293,6 +294,17 @@ async def test_argument_of_a_wrong_type_is_a_typeerror_of_the_call(
 async def test_argument_out_of_range_is_a_valueerror_of_the_call(arguments: Any, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         anyws.reconnect(**{"uri": "ws://localhost/"} | arguments)
+
+
+def test_block_may_be_made_before_the_event_loop_runs() -> None:
+    block = anyws.reconnect("ws://localhost:1/", proxy=None, retry=lambda _exc: False)
+
+    async def enter() -> None:
+        async with block as session:
+            with pytest.raises(OSError, match="connect"):
+                await anext(session)
+
+    anyio.run(enter)
 
 
 @pytest.mark.parametrize("answer", [None, 1, ValueError("stop")])

@@ -266,7 +266,9 @@ ways = pytest.mark.parametrize("way", ["end", "error", "cancellation"])
 @pytest.mark.behaviour(61)
 @both_roles
 @ways
-async def test_leaving_early_skips_the_rest_wherever_it_is_left(pair: Pair, way: str) -> None:
+async def test_leaving_early_skips_the_rest_of_what_was_begun_wherever_it_is_left(
+    pair: Pair, way: str
+) -> None:
     payloads = [b"0", b"1", b"2", b"3"]
     async with pair() as (ws, peer):
         for sent in range(1, 5):
@@ -274,6 +276,8 @@ async def test_leaving_early_skips_the_rest_wherever_it_is_left(pair: Pair, way:
                 await _leave_after(ws, peer, payloads, sent, taken, way)
                 await send_fragments(peer, b"ne", b"xt")
                 with anyio.fail_after(1):
+                    if not taken:
+                        assert await ws.recv() == b"0123"
                     assert await ws.recv() == b"next"
 
 
@@ -345,6 +349,71 @@ async def test_message_of_which_no_fragment_has_come_is_not_skipped(
                 await anext(fragments)
         await peer.send_bytes(data[len(come) :])
         assert await ws.recv() == b"ab"
+
+
+@pytest.mark.behaviour(52, 61)
+@both_roles
+@pytest.mark.parametrize("fragments", [[b"a"], [b"a", b"", b"b"]])
+async def test_message_that_comes_with_the_cancellation_is_not_lost(
+    pair: Pair, fragments: list[bytes]
+) -> None:
+    async def receive(scope: anyio.CancelScope) -> None:
+        with scope:
+            async with ws.recv_streaming() as streamed:
+                received.extend([fragment async for fragment in streamed])
+
+    async with pair() as (ws, peer):
+        for turns in range(12):
+            received: list[str | bytes] = []
+            scope = anyio.CancelScope()
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(receive, scope)
+                await settle()
+                await send_fragments(peer, *fragments)
+                for _ in range(turns):
+                    await checkpoint()
+                scope.cancel()
+            if not received:
+                received.append(await ws.recv())
+            assert b"".join(map(bytes, received)) == b"".join(fragments)  # type: ignore[arg-type]
+
+
+@pytest.mark.behaviour(61)
+@both_roles
+async def test_message_that_was_left_before_its_first_fragment_can_be_streamed_once_more(
+    pair: Pair,
+) -> None:
+    async with pair() as (ws, peer):
+        for _ in range(2):
+            async with ws.recv_streaming():
+                await peer.send(TEXT, b"a", fin=False)
+                await settle()
+            await peer.send(CONT, b"b", fin=False)
+            await settle()
+            async with ws.recv_streaming():
+                await peer.send(CONT, b"c", fin=False)
+                await settle()
+            async with ws.recv_streaming() as fragments:
+                assert [await anext(fragments) for _ in range(3)] == ["a", "b", "c"]
+                await peer.send(CONT, b"d")
+                assert [fragment async for fragment in fragments] == ["d"]
+        await peer.send(TEXT, b"next")
+        assert await ws.recv() == "next"
+
+
+@pytest.mark.behaviour(61)
+@both_roles
+async def test_recv_waits_for_a_message_that_was_left_before_its_first_fragment(pair: Pair) -> None:
+    async with pair(max_queue=1) as (ws, peer):
+        async with ws.recv_streaming():
+            await peer.send(TEXT, b"a", fin=False)
+            await settle()
+        with anyio.move_on_after(1) as scope:
+            await ws.recv()
+        assert scope.cancelled_caught
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(peer.send, CONT, b"b")
+            assert await ws.recv() == "ab"
 
 
 @pytest.mark.behaviour(61)

@@ -307,6 +307,69 @@ async def test_send_above_the_high_mark_waits_down_to_the_low_mark(
         await peer.finish()
 
 
+@pytest.mark.behaviour(72, 74)
+@pytest.mark.parametrize("whole", [True, False], ids=["messages", "fragments"])
+async def test_send_is_not_kept_from_its_turn_by_a_task_that_sends_again_and_again(
+    pair: Pair, whole: bool
+) -> None:
+    async def send_again_and_again() -> None:
+        message = "x" * 2_000
+        while True:
+            await ws.send(message if whole else [message] * 3)
+
+    async def read_all() -> None:
+        while True:
+            received.append((await peer.read_frame()).payload)
+
+    async def send_once(message: str) -> None:
+        await ws.send(message)
+        sent.append(message)
+
+    received: list[bytes] = []
+    sent: list[str] = []
+    async with pair(write_limit=1_000, max_buffer_size=512) as (ws, peer):
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(send_again_and_again)
+            await anyio.wait_all_tasks_blocked()
+            tg.start_soon(send_once, "first")
+            await anyio.wait_all_tasks_blocked()
+            tg.start_soon(send_once, "second")
+            await anyio.wait_all_tasks_blocked()
+            assert not sent
+            tg.start_soon(read_all)
+            while len(sent) < 2:
+                await checkpoint()
+            while b"second" not in received:
+                await checkpoint()
+            tg.cancel_scope.cancel()
+        # One message was under way before; another may have its turn between these two.
+        assert received.index(b"first") <= (2 if whole else 6)
+        assert received.index(b"first") < received.index(b"second") <= (4 if whole else 10)
+
+
+@pytest.mark.behaviour(72)
+async def test_sender_that_is_cancelled_in_the_line_holds_up_nobody(pair: Pair) -> None:
+    async def send(message: str, scope: anyio.CancelScope) -> None:
+        with scope:
+            await ws.send(message)
+
+    async with pair(write_limit=1_000, max_buffer_size=512) as (ws, peer):
+        ws.send_nowait("x" * 2_000)
+        scopes = [anyio.CancelScope() for _ in range(4)]
+        async with anyio.create_task_group() as tg:
+            for number, scope in enumerate(scopes):
+                tg.start_soon(send, str(number), scope)
+                await anyio.wait_all_tasks_blocked()
+            scopes[0].cancel()
+            scopes[2].cancel()
+            await anyio.wait_all_tasks_blocked()
+            assert len((await next_data(peer))[1]) == 2_000
+            assert [(await next_data(peer))[1] for _ in range(2)] == [b"1", b"3"]
+        ws.send_nowait("free again")
+        assert (await next_data(peer))[1] == b"free again"
+        await peer.finish()
+
+
 @pytest.mark.behaviour(72)
 async def test_send_waits_for_room_before_it_adds_to_a_full_buffer(
     pair: Pair,

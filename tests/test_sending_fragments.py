@@ -131,12 +131,13 @@ async def test_wrong_first_item_is_told_before_the_next_is_asked_for(pair: Pair)
 @pytest.mark.behaviour(66)
 @pytest.mark.parametrize("items", [("a", b"b"), (b"a", "b"), ("a", 1), (b"a", None, b"c")])
 @pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("text", [None, False, True])
 async def test_mixed_types_are_a_type_error_and_close_the_connection(
-    pair: Pair, items: tuple[Any, ...], asynchronous: bool
+    pair: Pair, items: tuple[Any, ...], asynchronous: bool, text: bool | None
 ) -> None:
     async with pair() as (ws, peer):
         with pytest.raises(TypeError):
-            await ws.send(fragments(*items) if asynchronous else items)
+            await ws.send(fragments(*items) if asynchronous else items, text=text)
         frame = await peer.read_frame()
         assert (frame.payload, frame.fin) == (b"a", False)
         close = await peer.read_frame()
@@ -298,6 +299,21 @@ async def test_iterator_that_fails_at_once_leaves_the_connection_open(
     async with pair() as (ws, peer):
         with pytest.raises(IteratorError):
             await ws.send(items())
+        await ws.send("next")
+        assert await next_data(peer) == (TEXT, b"next", True)
+        await peer.finish()
+
+
+@pytest.mark.behaviour(73, 75)
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_iterable_is_not_begun_in_a_scope_that_is_cancelled(
+    pair: Pair, asynchronous: bool
+) -> None:
+    async with pair() as (ws, peer):
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await ws.send(fragments("a", "b") if asynchronous else ["a", "b"])
+        assert scope.cancelled_caught
         await ws.send("next")
         assert await next_data(peer) == (TEXT, b"next", True)
         await peer.finish()

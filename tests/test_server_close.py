@@ -327,6 +327,19 @@ async def test_half_open_handshake_gets_503(sent: bytes, caplog: pytest.LogCaptu
     assert loud_records(caplog) == []
 
 
+@pytest.mark.behaviour(97)
+@pytest.mark.parametrize("sent", [b"", REQUEST])
+async def test_half_open_handshake_gets_503_without_any_grace(sent: bytes) -> None:
+    for _ in range(10):  # trio draws lots for who goes first
+        async with serving_memory() as (server, connect):
+            peer = await connect()
+            if sent:
+                await peer.send_bytes(sent)
+            await anyio.wait_all_tasks_blocked()
+            await server.close(grace=0)
+            assert parse_answer(await peer.read_until_eof()).status == 503
+
+
 @pytest.mark.behaviour(90, 97)
 async def test_half_open_client_that_does_not_read_holds_nobody_up() -> None:
     async with serving_memory() as (server, connect):

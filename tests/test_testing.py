@@ -109,6 +109,16 @@ async def test_pair_is_closed_when_the_block_is_left() -> None:
     assert client.close_code == server.close_code == 1000
 
 
+async def test_pair_is_closed_at_once_though_neither_side_receives() -> None:
+    async with connection_pair(max_buffer_size=10, write_limit=None) as (client, server):
+        for sender in (client, server):
+            for _ in range(100):
+                await sender.send(b"x" * 5_000)
+        started_at = anyio.current_time()
+    assert anyio.current_time() - started_at < 1
+    assert (client.close_code, server.close_code) == (1000, 1000)
+
+
 async def test_other_side_sees_the_close_of_one() -> None:
     async with connection_pair() as (client, server):
         async with anyio.create_task_group() as tg:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from anyio import CancelScope, current_time, sleep_forever
+from anyio import CancelScope, Event, current_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,9 @@ class TaskTimer:
     async def _run(self) -> None:
         while self._deadline < math.inf:
             with CancelScope(deadline=self._deadline, shield=True) as self._scope:
-                await sleep_forever()  # the deadline ends it, which the end of all takes away
+                # The deadline ends it, which the end of all takes away. On asyncio, sleep_forever()
+                # would leave a timer behind, for a time that never comes.
+                await Event().wait()
             if self._deadline <= current_time():
                 self._deadline = math.inf
                 assert self._callback is not None

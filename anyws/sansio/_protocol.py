@@ -91,7 +91,7 @@ class Protocol:
         "_plain",
         "_pongs",
         "_replies",
-        "_sending_text",
+        "_sending_str",
         "close_rcvd",
         "close_sent",
         "decoder",
@@ -144,7 +144,7 @@ class Protocol:
         self._pongs: list[bytes] = []
         self._replies: list[bytes] = []
         # The fragmented message that is being sent.
-        self._sending_text: bool | None = None
+        self._sending_str: bool | None = None
         self._fragments_size = 0
         self._compressing = False
         # What was sent.
@@ -310,7 +310,7 @@ class Protocol:
                 self.payload_size_sent += size
                 return frame
         self._check_open()
-        if self._sending_text is not None:
+        if self._sending_str is not None:
             raise RuntimeError("a fragmented message is not complete yet")
         is_text, payload = encode_data(message, text)
         opcode = _TEXT if is_text else _BINARY
@@ -351,7 +351,7 @@ class Protocol:
                 self._count_sent(len(message.payload))
                 return frame
         self._check_open()
-        if self._sending_text is not None:
+        if self._sending_str is not None:
             raise RuntimeError("a fragmented message is not complete yet")
         extension = self.extension
         sharing: Hashable = None
@@ -392,13 +392,13 @@ class Protocol:
         """
         self._check_open()
         is_text, payload = encode_data(data, text)
-        if self._sending_text is None:
+        if self._sending_str is None:
             opcode = Opcode.TEXT if is_text else Opcode.BINARY
-        elif is_text is not self._sending_text:
+        elif isinstance(data, str) is not self._sending_str:
             raise TypeError("fragments of one message must be all str or all bytes-like")
         else:
             opcode = Opcode.CONT
-        self._sending_text = None if fin else is_text
+        self._sending_str = None if fin else isinstance(data, str)
         self._note_plain()
         frame = self._encode_data(opcode, payload, fin=fin, compress=compress)
         self._fragments_size += len(payload)
@@ -468,14 +468,14 @@ class Protocol:
     @property
     def sending_fragments(self) -> bool:
         """Whether a fragmented message has been begun and not completed."""
-        return self._sending_text is not None
+        return self._sending_str is not None
 
     def _step(self, step: _Step) -> None:
         self.state = _TRANSITIONS[self.state, step]
         self._note_plain()
 
     def _note_plain(self) -> None:
-        self._plain = self.state is OPEN and self._sending_text is None and self.extension is None
+        self._plain = self.state is OPEN and self._sending_str is None and self.extension is None
 
     def _check_open(self) -> None:
         if self.state is not OPEN:
