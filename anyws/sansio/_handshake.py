@@ -71,9 +71,8 @@ _USUAL_CONNECTIONS = frozenset({"upgrade", "keep-alive, upgrade"})
 REQUEST_LINE = re.compile(rb"[^ \r\n]+ [^ \r\n]+ HTTP/([0-9]\.[0-9])\r?\n")
 """What a request begins with, and its version: more than h11 takes."""
 
-# What a status line begins with; and how much of another line an error shows.
+# What a status line begins with.
 _HTTP = b"HTTP/"
-_SHOWN_SIZE = 40
 
 # A line end and an empty line.
 _END = re.compile(rb"\n\r?\n")
@@ -130,27 +129,20 @@ class HeadReader:
             if self._buffer.startswith(_TLS_BEGINNINGS):
                 problem += f" ({_TLS_ADVICE[self._kind]})"
             raise self._malformed(problem)
+        # Who speaks something else may never send an empty line.
+        if self._kind == "response" and not _HTTP.startswith(self._buffer[: len(_HTTP)]):
+            raise self._malformed("illegal status line")
         if not self._find_end():
             if self._room == 0:
                 raise InvalidMessage(
                     f"{self._kind} head exceeds the limit of {MAX_HEAD_SIZE} bytes", 431
                 )
-            self._check_beginning()
             return None
         head = bytes(self._buffer[: self._searched])
         if _CONTROL.search(head.replace(b"\r\n", b"\n")) is not None:
             raise self._malformed("control character in the head")
         self.rest = bytes(self._buffer[self._searched :]) + data[len(taken) :]
         return head
-
-    def _check_beginning(self) -> None:
-        """See that HTTP is spoken: who speaks something else may never send an empty line."""
-        if self._kind == "request":
-            if self._line_count and REQUEST_LINE.match(self._buffer) is None:
-                raise self._malformed("illegal request line")
-        elif not _HTTP.startswith(self._buffer[: len(_HTTP)]):
-            line = bytes(self._buffer[:_SHOWN_SIZE]).splitlines()[0].decode("latin-1")
-            raise self._malformed(f"illegal status line, which begins with {line!r}")
 
     def _skip_line(self, rest: bytes) -> bytes | None:
         if self._buffer == b"\r":
@@ -170,6 +162,7 @@ class HeadReader:
             # No line is too long; nearly always the head has come whole.
             end = _END.search(self._buffer)
             if end is not None and self._buffer.count(b"\n", 0, end.end()) <= MAX_HEADERS + 2:
+                self._check_first_line()
                 self._searched = end.end()
                 return True
         while (newline := self._buffer.find(b"\n", self._searched)) >= 0:
@@ -182,9 +175,16 @@ class HeadReader:
                     f"{self._kind} head exceeds the limit of {MAX_HEADERS} header lines", 431
                 )
             self._line_count += 1
+            if self._line_count == 1:
+                self._check_first_line()
         self._searched = len(self._buffer)
         self._measure_line(self._searched)
         return False
+
+    def _check_first_line(self) -> None:
+        # As soon as it is there, however it has come: see above.
+        if self._kind == "request" and REQUEST_LINE.match(self._buffer) is None:
+            raise self._malformed("illegal request line")
 
     def _measure_line(self, end: int) -> int:
         """Give the bytes of the line that starts at `_line_start`, without CRLF or LF."""

@@ -418,7 +418,7 @@ ANSWERS = [
     answered(
         "chunk that is no chunk",
         b"HTTP/1.1 500 X\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
-        "InvalidMessage",
+        "InvalidStatus",
     ),
 ]
 

@@ -488,24 +488,14 @@ def test_what_is_not_http_is_refused(data: bytes) -> None:
         handshake().receive_data(data)
 
 
-@pytest.mark.parametrize(
-    ("data", "line"),
-    [
-        (b"SSH-2.0-OpenSSH_9.6\r\n", "SSH-2.0-OpenSSH_9.6"),
-        (b"220 mail.example ESMTP " + b"a" * 100, "220 mail.example ESMTP aaaaaaaaaaaaaaaaa"),
-        (b"HTTP", None),
-        (b"HTTX", "HTTX"),
-    ],
-)
-def test_another_protocol_is_told_by_its_beginning(data: bytes, line: str | None) -> None:
-    client = handshake()
-    if line is None:
-        assert client.receive_data(data) is None
-        return
-    with pytest.raises(InvalidMessage) as caught:
-        client.receive_data(data)
-    problem = f"malformed HTTP response: illegal status line, which begins with {line!r}"
-    assert str(caught.value) == problem
+@pytest.mark.parametrize("data", [b"SSH-2.0-OpenSSH_9.6\r\n", b"220 mail.example", b"HTTX"])
+def test_another_protocol_is_told_by_its_beginning(data: bytes) -> None:
+    with pytest.raises(InvalidMessage, match=r"^malformed HTTP response: illegal status line$"):
+        handshake().receive_data(data)
+
+
+def test_beginning_of_a_status_line_is_waited_for() -> None:
+    assert handshake().receive_data(b"HTTP") is None
 
 
 @given(st.binary(max_size=20), st.integers(0, len(RESPONSE)), st.integers(0, 20))
