@@ -175,10 +175,10 @@ class Server:
                 self._patience = min(PATIENCE, grace / 2)
             for connection in list(self._connections):
                 connection._link.start_close(close, patience=self._patience)
-        with CancelScope(shield=True):
-            for _ in range(_REFUSAL_TURNS if self._openings else 0):
-                await checkpoint()
         try:
+            with CancelScope(shield=True):
+                for _ in range(_REFUSAL_TURNS if self._openings else 0):
+                    await checkpoint()
             with move_on_after(grace):
                 await self._closed.wait()
         finally:

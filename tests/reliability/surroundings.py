@@ -5,6 +5,7 @@ Owns names to be resolved, UNIX sockets, streams of users that misbehave, and ha
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,6 +136,10 @@ def _strange(name: str, kind: Kind, stream: type[FaultyStream], *, error: bool) 
 
 # Handlers that fail.
 
+_QUIET = logging.getLogger("quiet")
+_QUIET.propagate = False
+_QUIET.addHandler(logging.NullHandler())
+
 
 def _failing_handler(*, body_fails: bool) -> Scenario:
     """Cancel a server as its handler's error ends it: whatever comes out is bare."""
@@ -150,7 +155,8 @@ def _failing_handler(*, body_fails: bool) -> Scenario:
 
         async def serve() -> None:
             arguments: dict[str, Any] = {"listeners": [listener], "handler_errors": "raise"}
-            async with anyws.serve(handler, **arguments):
+            # What is not raised is logged there.
+            async with anyws.serve(handler, **arguments, logger=_QUIET if body_fails else None):
                 async with anyws.wrap_client(await listener.connect()) as ws:
                     await ws.send("message")
                     try:
