@@ -301,8 +301,7 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
                 stream,
                 context,
                 server_side=False,
-                # RFC 6066 section 3: the name for SNI is "without a trailing dot".
-                server_hostname=hostname or uri.host.removesuffix("."),
+                server_hostname=hostname or uri.host,
             )
         transport = _transports.wrap(stream)
         return await open_client(

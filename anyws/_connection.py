@@ -403,8 +403,8 @@ class Connection(ObjectStream[Data]):
             compress: as in `send()`.
 
         Raises:
-            anyio.WouldBlock: more than the high-water mark waits to be sent, or a fragmented
-                message is being sent; nothing was sent.
+            anyio.WouldBlock: more than the high-water mark waits to be sent, a fragmented message
+                is being sent, or others wait to send; nothing was sent.
             ConnectionClosed, TypeError, ValueError: as in `send()`.
         """
         if self._protocol.state is not OPEN:

@@ -234,6 +234,9 @@ class _WatchedInbox(Inbox):
         super().__init__(*arguments)
         self._watcher = watcher
 
+    def note_fragment(self, fragment: Fragment) -> None:
+        self._tell(fragment)
+
     def put(self, message: Data | Fragment) -> None:
         super().put(message)
         self._tell(message)

@@ -7,7 +7,7 @@ no WebSocket and parses nothing. RFC 9110 sections 5 and 15.
 import http
 import re
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar, overload
 
 _T = TypeVar("_T")
@@ -343,8 +343,18 @@ def text_response(status: int, text: str = "", headers: HeadersLike | None = Non
     return Response(status, reason, fields, body)
 
 
+class _Received:
+    """What came over something: that is no field, for it can be neither copied nor stored."""
+
+    __slots__ = ("_stream",)
+
+    def come_over(self, stream: Any) -> None:
+        """Take what it came over, for `extra()`; servers do it."""
+        self._stream = stream
+
+
 @dataclass(slots=True)
-class Request:
+class Request(_Received):
     """An HTTP request that opens a connection, or that was sent to open one.
 
     Args:
@@ -370,8 +380,13 @@ class Request:
     local_address: Any = None
     remote_address: Any = None
     required_subprotocols: Sequence[str] = field(default=(), repr=False)
-    stream: Any = field(default=None, init=False, repr=False, compare=False)
-    """What it came over, for `extra()`; set by the server."""
+
+    def __getstate__(self) -> list[Any]:
+        return [getattr(self, it.name) for it in fields(self)]
+
+    def __setstate__(self, state: list[Any]) -> None:
+        for it, value in zip(fields(self), state, strict=True):
+            setattr(self, it.name, value)
 
     def extra(self, attribute: Any, *default: Any) -> Any:
         """Give a typed attribute of what the request came over, as `Connection.extra` does.
@@ -386,8 +401,9 @@ class Request:
         Raises:
             LookupError: there is none such, and no default.
         """
-        if self.stream is not None:
-            return self.stream.extra(attribute, *default)
+        stream = getattr(self, "_stream", None)
+        if stream is not None:
+            return stream.extra(attribute, *default)
         if default:
             return default[0]
         raise LookupError("the request came over nothing that has attributes")

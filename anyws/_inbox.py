@@ -114,8 +114,15 @@ class Inbox:
         self.next_messages = min(self.peak_messages + 1, self.high_messages)
         self.next_size = min(self.peak_size + 1, self.high_bytes)
 
+    def note_fragment(self, fragment: Fragment) -> None:
+        """Take that a fragment has come which is kept elsewhere, for who watches what comes."""
+
     def put(self, message: Data | Fragment) -> None:
         """Add a message and wake who waits for one."""
+        self.put_told(message)
+
+    def put_told(self, message: Data | Fragment) -> None:
+        """Add a message whose fragments who watches what comes was told of already."""
         self.messages.append(message)
         self.size += len(message.data) if type(message) is Fragment else len(message)
         if self.receiving and self._parking is not None:

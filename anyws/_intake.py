@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from .sansio._protocol import Protocol
 
 
+# Fragments of a message for recv() that are kept one by one: small ones take more memory so.
+_MAX_PARTS = 1000
+
+
 class Owner(Interface):
     """Who is told what comes besides messages, and how it ends; none of it waits or raises."""
 
@@ -111,7 +115,7 @@ class Intake:
         self._skipped = False
         # What has come of a message that recv_streaming() was left before any of it was given: the
         # next recv() gets it. None if there is none such.
-        self._parts: list[Data] | None = None
+        self._parts: _Parts | None = None
         # Whether the application has ever been given a message.
         self._given = False
         # Whether we have given up, so that what finds no room in the inbox is dropped; whether
@@ -219,12 +223,8 @@ class Intake:
         if not isinstance(message, (str, bytes, Fragment)):
             return
         if self._parts is not None and type(message) is Fragment:
-            self._parts.append(message.data)
-            if not message.fin:
-                return
-            message, self._parts = _join(self._parts), None
-            self._detour = self._discarding or self._ending
-        if self._skipping and type(message) is Fragment:
+            self._take_part(self._parts, message)
+        elif self._skipping and type(message) is Fragment:
             self._skipped = message.fin
             self._skipping = not message.fin
             self._detour = self._skipping or self._discarding or self._ending
@@ -235,6 +235,14 @@ class Intake:
         else:
             self._given = True
             self.inbox.put(message)
+
+    def _take_part(self, parts: _Parts, fragment: Fragment) -> None:
+        self.inbox.note_fragment(fragment)
+        parts.add(fragment.data)
+        if fragment.fin:
+            self._parts = None
+            self._detour = self._discarding or self._ending
+            self.inbox.put_told(parts.join())
 
     def _take_failure(self) -> None:
         self._detour = True
@@ -322,7 +330,7 @@ class Intake:
         if self._parts is not None:
             parts, self._parts = self._parts, None
             self._detour = self._discarding or self._ending
-            for data in reversed(parts):
+            for data in reversed(parts.all()):
                 self.inbox.put_back(Fragment(data, fin=False))
         if not self.inbox:
             self._protocol.decoder.fragments = True
@@ -356,19 +364,20 @@ class Intake:
             # being fragments.
             self._protocol.decoder.fragments = self._skipping
             return
-        parts: list[Data] = []
+        parts = _Parts()
+        complete = True
         while inbox and type(inbox.head) is Fragment:
             fragment = inbox.head
             inbox.pop()
-            parts.append(fragment.data)
-            if fragment.fin:
-                inbox.put_back(_join(parts))
-                return
-        if parts:
+            parts.add(fragment.data)
+            complete = fragment.fin
+            if complete:
+                inbox.put_back(parts.join())
+        if not complete and not self._dropping:  # of what was dropped, no part is worth anything
             self._parts = parts
             self._detour = True
-            if self._paused:
-                self._read_on()
+        if self._paused:
+            self._read_on()
 
     # Giving up: the peer's Close comes after all that it has sent.
 
@@ -415,6 +424,30 @@ class Intake:
             self._transport.resume_reading()
 
 
+class _Parts:
+    """The fragments of a message that is given whole in the end."""
+
+    __slots__ = ("_joined", "_latest")
+
+    def __init__(self) -> None:
+        self._joined: list[Data] = []
+        self._latest: list[Data] = []
+
+    def add(self, data: Data) -> None:
+        """Take one more."""
+        self._latest.append(data)
+        if len(self._latest) == _MAX_PARTS:
+            self._joined.append(_join(self._latest))
+            self._latest.clear()
+
+    def all(self) -> list[Data]:
+        """Give what has come, if in fewer pieces; one at least."""
+        return self._joined + self._latest
+
+    def join(self) -> Data:
+        """Give the message."""
+        return _join(self.all())
+
+
 def _join(parts: list[Data]) -> Data:
-    """Give a message whose fragments have come."""
     return parts[0][:0].join(parts)  # type: ignore[arg-type]  # all are of the type of the first

@@ -21,8 +21,12 @@ PATIENCE = 1.0
 """Seconds in which the application has to take a message out of a full inbox once we have begun to
 close: else it is taken not to receive any more."""
 
-# How often it is looked at in that time, and in that of a Ping which waits to leave.
+# How often it is looked at in that time.
 _LOOKS = 4
+
+# How often, in the time of a Pong, it is looked whether bytes leave in front of the Ping: so much
+# later than that time is a peer found out that has stopped reading them.
+_LOOKS_AT_WRITING = 16
 
 SetTimer: TypeAlias = Callable[[float, Callable[[], None]], None]
 
@@ -155,9 +159,10 @@ class Keepalive:
     Args:
         interval: seconds between Pings; None sends none.
         timeout: seconds that a Pong may take; None is no limit. Any byte that comes starts them
-            anew, and so does each that leaves in front of the Ping: the peer cannot answer what is
-            not sent. While the application holds back reading, nothing can be seen of the peer but
-            that it reads: they stand still then, unless bytes wait and none of them leaves.
+            anew, and so does each that is seen to leave in front of the Ping: the peer cannot
+            answer what is not sent. What the system has taken has left. While the application holds
+            back reading, nothing can be seen of the peer but that it reads: they stand still then,
+            unless bytes wait and none of them leaves.
         send_ping: sends one.
         expire: what to do when the time is over.
         set_timer: calls back at a time, in place of what was set before.
@@ -169,10 +174,10 @@ class Keepalive:
         "_expire",
         "_interval",
         "_life_at",
+        "_looked",
         "_newest",
         "_next_ping_at",
-        "_oldest",
-        "_oldest_end",
+        "_pings",
         "_read_at",
         "_reading",
         "_send_ping",
@@ -203,10 +208,11 @@ class Keepalive:
         # When the peer was last seen to read, and how much had left then.
         self._read_at = 0.0
         self._sent_size = 0
-        # The oldest Ping that is watched; how much has left once it has; and whether it has not.
-        self._oldest: PongWaiter | None = None
-        self._oldest_end = 0
+        # The Pings that may wait for their Pongs, oldest first, each with how much has left once it
+        # has; whether one has not; and whether that was looked at.
+        self._pings: list[tuple[PongWaiter, int]] = []
         self._behind = False
+        self._looked = False
         self._task_group: TaskGroup | None = None
         self._next_ping_at = math.inf
         # Its Pong answers all Pings before it too.
@@ -267,11 +273,14 @@ class Keepalive:
         if not self._waiting:
             self._life_at = self._read_at = now
             self._sent_size = sent_size
+            self._pings.clear()
+        elif len(self._pings) == _MAX_KEEPALIVE_PINGS:
+            del self._pings[0]
         self._newest = self._send_ping()
-        if self._oldest is None or self._oldest.done:
-            self._oldest = self._newest
-            self._oldest_end = sum(self._writing())
-            self._behind = unsent_size > 0
+        self._pings.append((self._newest, sum(self._writing())))
+        if unsent_size and not self._behind:
+            self._behind = True
+            self._looked = False
 
     def _arm(self) -> None:
         if self._stopped:
@@ -279,8 +288,10 @@ class Keepalive:
             return
         deadline = self._deadline()
         if self._behind and self._timeout is not None:
-            # It is looked at more often, so that a peer that stops reading is found out in time.
-            deadline = min(deadline, current_time() + self._timeout / _LOOKS)
+            # First at once: what is in front of the Ping may well leave in this turn.
+            wait = self._timeout / _LOOKS_AT_WRITING if self._looked else 0
+            self._looked = True
+            deadline = min(deadline, current_time() + wait)
         self._set_timer(min(self._next_ping_at, deadline), self._tick)
 
     async def _expire_unless_alive(self) -> None:
@@ -305,8 +316,11 @@ class Keepalive:
             return math.inf
         if self._reading:
             if self._behind:
-                self._see_reading(current_time())
-                self._behind = self._sent_size < self._oldest_end
+                while self._pings[0][0].done:  # the newest is not
+                    del self._pings[0]
+                if self._sent_size < self._pings[0][1]:
+                    self._see_reading(current_time())
+                self._behind = self._sent_size < self._pings[-1][1]
             return max(self._life_at, self._read_at) + self._timeout
         return self._read_at + self._timeout if self._see_reading(current_time()) else math.inf
 

@@ -314,9 +314,7 @@ class Link:
             self.intake.end()
             self.pings.fail(self.closed_error)
             self.transport.release()
-            if self.outbox.fragmenting is not None:
-                # Its sender may wait for the next fragment for ever; others must not.
-                self.outbox.fragmenting.set()
+            self.outbox.release()
         self.begin_end()
 
     def closed_error(self) -> ConnectionClosed:

@@ -255,7 +255,7 @@ class ServerOpening:
             request = self._handshake.receive_data(data)
             if request is not None:
                 request.local_address, request.remote_address = self._transport.addresses()
-                request.stream = self._transport
+                request.come_over(self._transport)
                 return request
 
     def _accept(self, request: Request) -> Response:

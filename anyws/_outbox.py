@@ -73,8 +73,8 @@ class Outbox:
         self._low = low or 0
         self.fragmenting: Event | None = None
         """There while a fragmented message is being sent; its set() lets the next sender go."""
-        # Who waits for his turn, in the order in which they came. The event tells one that he is
-        # the first.
+        # Those who wait for their turns, in the order in which they came. The event tells the first
+        # that it is.
         self._line: list[Event] = []
         self.occupied: bool = False
         """Whether a message has to wait for others: a fragmented one, or some in the line."""
@@ -114,6 +114,14 @@ class Outbox:
             await self._wait_in_line()
         if self._protocol.state is not OPEN:
             await self._ending.raise_closed()
+
+    def release(self) -> None:
+        """Let all go who wait for their turn: nothing can be sent any more. Never waits."""
+        if self.fragmenting is not None:
+            # Its sender may wait for the next fragment for ever; others must not.
+            self.fragmenting.set()
+        for turn in self._line:
+            turn.set()
 
     async def _wait_in_line(self) -> None:
         turn = Event()

@@ -63,7 +63,7 @@ class Server:
         ssl: ssl_module.SSLContext | None,
         max_connections: int | None,
         open_timeout: float | None,
-        fail: Callable[[Exception], bool] | None,
+        fail: Callable[[Connection, Exception], bool] | None,
     ) -> None:
         self._handler = handler
         self._listeners = list(listeners)
@@ -358,14 +358,18 @@ class Server:
             return
         # Told now: the peer may take its time to answer our Close.
         connection._link.start_close(Close(CloseCode.INTERNAL_ERROR))
-        if self._fail is None or not self._fail(error):
-            self._logger.error(
-                "connection handler failed (%s, %s)",
-                _describe_address(connection.remote_address),
-                _plain_path(connection),
-                exc_info=error,
-                extra={"websocket": connection},
-            )
+        if self._fail is None or not self._fail(connection, error):
+            self._log_error(connection, error)
+
+    def _log_error(self, connection: Connection, error: Exception) -> None:
+        """Log what a handler has raised, and whose it was."""
+        self._logger.error(
+            "connection handler failed (%s, %s)",
+            _describe_address(connection.remote_address),
+            _plain_path(connection),
+            exc_info=error,
+            extra={"websocket": connection},
+        )
 
 
 def _plain_path(connection: Connection) -> str:

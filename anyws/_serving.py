@@ -204,7 +204,9 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
             hooks=hooks,
         )
         self._server: Server | None = None
+        # What a handler has raised, which is to be raised here, and on which connection.
         self._handler_error: Exception | None = None
+        self._failed_connection: Connection | None = None
 
     if not TYPE_CHECKING:  # type checkers find the mistake by the lack of it
 
@@ -262,7 +264,8 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
             await self._server._close_listeners()
         if self._handler_error is not None and not failed:
             # The body's own error leaves; it may well have come of this one.
-            self._settings.logger.error("connection handler failed", exc_info=self._handler_error)
+            assert self._failed_connection is not None
+            self._server._log_error(self._failed_connection, self._handler_error)
         if failed:
             assert self._handler_error is not None
             raise_as_is(self._handler_error)
@@ -283,10 +286,11 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
             )
         return listeners
 
-    def _take_handler_error(self, error: Exception) -> bool:
+    def _take_handler_error(self, connection: Connection, error: Exception) -> bool:
         """Keep the first to raise it; say whether this is it."""
         if self._handler_error is not None:
             return False
+        self._failed_connection = connection
         self._handler_error = error
         self._task_group.cancel_scope.cancel()
         return True

@@ -24,6 +24,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._client import wrap_client
 from ._connection import Connection
+from ._keepalive import PATIENCE
 from ._lifespan import Lifespan
 from ._opening import client_connection, server_connection
 from ._serving import serve, wrap_server
@@ -363,8 +364,8 @@ class connection_pair:  # noqa: N801  # it is used as a function
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Nobody receives any more: what fills a queue must not keep a Close frame from being read.
-        self._server_side._link.intake.discard()
+        # A full queue must not keep the client's Close from being read, unless a task receives.
+        self._server_side._link.intake.be_patient(PATIENCE)
         await self._stack.__aexit__(exc_type, exc, traceback)
 
 

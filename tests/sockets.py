@@ -82,6 +82,9 @@ async def raw_client(port: int) -> AsyncGenerator[Peer, None]:
         yield Peer(stream, masks=True)
 
 
+HANDLER_FAILED = r"(?<=^connection handler failed) \(.*\)$"
+
+
 async def open_peer(peer: Peer, headers: bytes = b"") -> bytes:
     """Run the opening handshake as a literal client; give the head of the response."""
     await peer.send_bytes(REQUEST + headers + b"\r\n")
@@ -172,9 +175,9 @@ def parse_answer(data: bytes) -> Answer:
 
 
 def loud_records(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Give what was logged at WARNING or above, by any logger; without peers in parentheses."""
+    """Give what was logged at WARNING or above, by any logger; without whose handler failed."""
     return [
-        f"{record.name}: {record.getMessage().partition(' (')[0]}"
+        f"{record.name}: {re.sub(HANDLER_FAILED, '', record.getMessage())}"
         for record in caplog.records
         if record.levelno >= logging.WARNING
     ]

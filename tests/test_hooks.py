@@ -226,7 +226,6 @@ async def test_process_response_may_add_to_the_response() -> None:
     assert b"Set-Cookie: path=/chat\r\n" in head
 
 
-@pytest.mark.behaviour(106)
 async def test_response_of_a_connection_is_what_was_sent() -> None:
     seen: list[dict[str, str]] = []
 
@@ -245,6 +244,7 @@ async def test_response_of_a_connection_is_what_was_sent() -> None:
     assert seen == [sent, sent]
 
 
+@pytest.mark.behaviour(106)
 async def test_process_response_may_put_another_101_in_its_place() -> None:
     async def rename(request: anyws.Request, response: anyws.Response) -> anyws.Response:
         await anyio.sleep(1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import pickle
 from typing import Any
 
 import pytest
@@ -280,6 +283,15 @@ def test_a_request_that_came_over_nothing_has_no_typed_attributes() -> None:
     assert request.extra(SocketAttribute.raw_socket, "none") == "none"
     with pytest.raises(LookupError):
         request.extra(SocketAttribute.raw_socket)
+
+
+def test_a_request_can_be_copied_and_stored_whatever_it_came_over() -> None:
+    request = Request("GET", "/", Headers({"A": "b"}))
+    request.come_over(object())
+    for copied in (copy.deepcopy(request), pickle.loads(pickle.dumps(request))):  # ours
+        assert copied == request
+        assert copied.extra(SocketAttribute.raw_socket, "none") == "none"
+    assert "stream" not in str(dataclasses.asdict(request))
 
 
 def test_each_request_has_data_of_its_own() -> None:

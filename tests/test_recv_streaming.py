@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import tracemalloc
 import zlib
 from typing import TYPE_CHECKING
 
@@ -360,7 +362,8 @@ async def test_message_that_comes_with_the_cancellation_is_not_lost(
     async def receive(scope: anyio.CancelScope) -> None:
         with scope:
             async with ws.recv_streaming() as streamed:
-                received.extend([fragment async for fragment in streamed])
+                async for fragment in streamed:
+                    received.append(fragment)  # noqa: PERF401  # as far as it comes
 
     async with pair() as (ws, peer):
         for turns in range(12):
@@ -369,13 +372,12 @@ async def test_message_that_comes_with_the_cancellation_is_not_lost(
             async with anyio.create_task_group() as tg:
                 tg.start_soon(receive, scope)
                 await settle()
-                await send_fragments(peer, *fragments)
+                tg.start_soon(functools.partial(send_fragments, peer, *fragments))
                 for _ in range(turns):
                     await checkpoint()
                 scope.cancel()
             if not received:
-                received.append(await ws.recv())
-            assert b"".join(map(bytes, received)) == b"".join(fragments)  # type: ignore[arg-type]
+                assert await ws.recv() == b"".join(fragments)
 
 
 @pytest.mark.behaviour(61)
@@ -399,6 +401,61 @@ async def test_message_that_was_left_before_its_first_fragment_can_be_streamed_o
                 assert [fragment async for fragment in fragments] == ["d"]
         await peer.send(TEXT, b"next")
         assert await ws.recv() == "next"
+
+
+@pytest.mark.behaviour(45, 61)
+@both_roles
+@pytest.mark.parametrize("data", [b"", b"ab"])
+async def test_many_small_fragments_take_little_memory_when_the_message_is_kept(
+    pair: Pair, data: bytes
+) -> None:
+    count = 50_000
+    async with pair(max_queue=4) as (ws, peer):
+        mask = MASK if peer.masks else None
+        async with ws.recv_streaming():
+            await peer.send(BINARY, b"begin", fin=False)
+            await settle()
+        chunk = frame(CONT, data, fin=False, mask=mask) * 1_000
+        tracemalloc.start()
+        try:
+            for _ in range(count // 1_000):
+                await peer.send_bytes(chunk)
+                await settle()
+            assert tracemalloc.get_traced_memory()[0] < 600_000
+        finally:
+            tracemalloc.stop()
+        await peer.send(CONT, b"end")
+        assert await ws.recv() == b"begin" + data * count + b"end"
+
+
+@pytest.mark.behaviour(61)
+@both_roles
+async def test_reading_goes_on_when_a_kept_message_leaves_room(pair: Pair) -> None:
+    async with pair(max_queue=(4, 1)) as (ws, peer):
+        async with ws.recv_streaming():
+            await send_fragments(peer, b"a", b"b", b"c", b"d")
+            await settle()
+        await peer.send(PING, b"still there")
+        assert (await peer.read_frame()).payload == b"still there"
+        assert await ws.recv() == b"abcd"
+
+
+@pytest.mark.behaviour(55, 61)
+@both_roles
+async def test_message_of_which_fragments_were_dropped_is_not_given(pair: Pair) -> None:
+    async with pair(max_queue=2, close_timeout=20) as (ws, peer):
+        async with ws.recv_streaming():
+            await peer.send(BINARY, b"0", fin=False)
+            await settle()
+            with anyio.move_on_after(5):  # it waits a second for somebody who receives
+                async with anyio.create_task_group() as tg:
+                    tg.start_soon(ws.close)
+                    for number in range(1, 6):
+                        await peer.send(CONT, str(number).encode(), fin=False)
+        await peer.send(CONT, b"6")
+        await peer.send_close()
+        with pytest.raises(anyws.ConnectionClosedOK):
+            await ws.recv()
 
 
 @pytest.mark.behaviour(61)

@@ -148,6 +148,9 @@ async def wrap_tls(
 
     Cancellation: the stream is closed.
     """
+    if server_hostname is not None:
+        # RFC 6066 section 3: SNI has the name "without a trailing dot", and so have certificates.
+        server_hostname = server_hostname.removesuffix(".")
     try:
         transport = TLSTransport(
             wrap(stream), context, server_side=server_side, server_hostname=server_hostname
