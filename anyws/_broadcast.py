@@ -32,7 +32,7 @@ def broadcast(
 
     It is encoded once for all connections of servers that have agreed on the same compression.
     Connections that are not open are skipped; so are those in the midst of a fragmented message,
-    with a record in their log.
+    with a record in their log. It comes before tasks that wait to send.
 
     Who sends much in a row lets the event loop run in between: what was written leaves then, and a
     connection that could take it is not slow.

@@ -109,7 +109,6 @@ async def test_pair_is_closed_when_the_block_is_left() -> None:
     assert client.close_code == server.close_code == 1000
 
 
-@pytest.mark.virtual_time
 async def test_pair_is_closed_in_a_second_though_neither_side_receives() -> None:
     async with connection_pair(max_buffer_size=10, write_limit=None) as (client, server):
         for sender in (client, server):
