@@ -79,6 +79,12 @@ def test_number_out_of_range_is_a_valueerror(arguments: Any, text: str) -> None:
         Backoff(**arguments)
 
 
+def test_jitter_that_is_no_bool_is_a_typeerror() -> None:
+    value: Any = "no"
+    with pytest.raises(TypeError, match="jitter must be a bool, not str"):
+        Backoff(jitter=value)
+
+
 def test_what_is_no_number_is_a_typeerror() -> None:
     value: Any = "1"
     with pytest.raises(TypeError, match="initial must be a number, not str"):

@@ -199,6 +199,20 @@ async def test_fragments_are_told_when_a_message_is_received_in_fragments(pair: 
 
 @virtual
 @both_roles
+async def test_fragments_are_told_once_when_their_message_is_kept_for_recv(pair: Pair) -> None:
+    hooks = Recorder()
+    async with pair(hooks=hooks) as (ws, peer):
+        async with ws.recv_streaming():
+            await peer.send(TEXT, b"a", fin=False)
+            await anyio.sleep(1)
+        await peer.send(CONT, b"b")
+        assert await ws.recv() == "ab"
+        assert hooks.calls[1:] == [("received", "a", False), ("received", "b", True)]
+        await peer.finish()
+
+
+@virtual
+@both_roles
 async def test_messages_that_come_while_closing_are_told_as_long_as_there_is_room(
     pair: Pair,
 ) -> None:

@@ -872,9 +872,9 @@ async def test_steady_reader_of_message_after_message_is_alive(
         ) as (ws, peer),
         create_task_group() as tasks,
     ):
-        tasks.start_soon(read_steadily, peer, 65536, 1)
-        for _ in range(4):
-            await ws.send(b"x" * 2_000_000)
+        tasks.start_soon(read_steadily, peer, 10_000, 0.1)
+        for _ in range(10):
+            await ws.send(b"x" * 1_000_000)
         assert ws.open
         tasks.cancel_scope.cancel()
 

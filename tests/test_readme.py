@@ -42,6 +42,15 @@ def start(program: str, folder: Path = ROOT) -> subprocess.Popen[str]:
     )
 
 
+def until_it_waits(process: subprocess.Popen[str]) -> None:
+    """Wait until a process does: in the midst of its work, a Ctrl-C may meet any line of it."""
+    stat = Path(f"/proc/{process.pid}/stat")
+    # The state stands behind the name, which may have spaces. Where there is no /proc, nothing can
+    # be seen.
+    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "R":
+        os.sched_yield()
+
+
 def read_port(process: subprocess.Popen[str]) -> str:
     """Give the port that a server says it listens on."""
     assert process.stdout is not None
@@ -93,6 +102,7 @@ def test_quick_start_server_tells_its_clients_on_ctrl_c_and_is_quiet_as_the_text
                 # A client's handshake is over before the server's: that one must not be met in it.
                 ws.send("Hello")
                 assert ws.recv(DEADLINE) == "Hello"
+                until_it_waits(server)
                 server.send_signal(signal.SIGINT)
                 with pytest.raises(ConnectionClosedOK):
                     ws.recv(DEADLINE)

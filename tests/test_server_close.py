@@ -145,6 +145,21 @@ async def test_grace_of_0_cancels_handlers_at_once() -> None:
 
 
 @pytest.mark.behaviour(96)
+async def test_close_without_a_limit_waits_for_the_handlers() -> None:
+    async def handler(ws: anyws.Connection) -> None:
+        await anyio.sleep(1_000)
+
+    async with serving_memory(handler) as (server, connect):
+        peer = await connect()
+        await open_peer(peer)
+        started_at = anyio.current_time()
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(functools.partial(server.close, grace=None))
+            await peer.answer_close()
+            await peer.finish()
+        assert anyio.current_time() - started_at == pytest.approx(1_000)
+
+
 async def test_handler_may_finish_its_work_within_grace() -> None:
     done = []
 
