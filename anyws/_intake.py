@@ -151,10 +151,13 @@ class Intake:
             return False
         inbox = self.inbox
         messages = inbox.messages
+        max_bytes = inbox.high_bytes
+        max_messages = inbox.high_messages
         if messages:
-            events = self._decode(data)
-        else:
-            events = protocol.receive_data(data, inbox.high_bytes, inbox.high_messages)
+            # _decode() once more: a call less.
+            max_bytes = max_bytes - inbox.size if max_bytes > inbox.size else 1
+            max_messages = max_messages - len(messages) if max_messages > len(messages) else 1
+        events = protocol.receive_data(data, max_bytes, max_messages)
         size = protocol.decoder.plain_size
         if size < 0 or self._detour:
             self._take_all(events)
@@ -162,11 +165,15 @@ class Intake:
             # Whole messages alone, as nearly always; where more could be decoded, it is full.
             self._given = True
             inbox.put_all(events, size)  # type: ignore[arg-type]  # so
-        if len(messages) >= inbox.next_messages or inbox.size >= inbox.next_size:
-            inbox.note_peaks()
-            if inbox.full and not self._discarding:
+        waiting = len(messages)
+        size = inbox.size
+        if waiting >= inbox.next_messages or size >= inbox.next_size:
+            if waiting > inbox.peak_messages or size > inbox.peak_size:
+                inbox.note_peaks()
+            full = waiting >= inbox.high_messages or size >= inbox.high_bytes
+            if full and not self._discarding:
                 self._pause()
-        return len(messages) > 1
+        return waiting > 1
 
     @property
     def _heeds_data(self) -> bool:
