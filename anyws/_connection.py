@@ -105,6 +105,7 @@ class Connection(ObjectStream[Data]):
         self._intake = self._link.intake
         self._inbox = inbox
         self._outbox = self._link.outbox
+        self._ending = self._link.ending
         self._request = request
         self._response = response
         self._subprotocol = subprotocol
@@ -286,7 +287,7 @@ class Connection(ObjectStream[Data]):
         if not messages and self._protocol.held_failure is not None:
             self._link.release_failure()
         if not await inbox.ready():
-            raise self._link.iteration_end()  # not kept: its traceback has this frame
+            raise self._ending.iteration_end()  # not kept: its traceback has this frame
         if len(messages) > inbox.floor:
             message = messages.popleft()
             inbox.size -= len(message)  # type: ignore[arg-type]  # no fragment: none is streamed
@@ -408,7 +409,7 @@ class Connection(ObjectStream[Data]):
             ConnectionClosed, TypeError, ValueError: as in `send()`.
         """
         if self._protocol.state is not OPEN:
-            raise self._link.closed_error()
+            raise self._ending.error()
         if self._outbox.must_wait:
             encode_data(message, text)  # what cannot be sent at all is told first
             raise anyio.WouldBlock
@@ -546,8 +547,10 @@ class Connection(ObjectStream[Data]):
             raise TypeError(f"func must be an async function, not {type(func).__name__}")
         link = self._link
         if link.task_group is None or link.closed.is_set():
-            raise link.closed_error()
-        link.task_group.start_soon(link.user_tasks.run, func, args, name=name or func)
+            raise self._ending.error()
+        link.task_group.start_soon(
+            link.user_tasks.run, link.fail_user_task, func, args, name=name or func
+        )
 
     def cancel_on_close(self) -> CancelScope:
         """Give a cancel scope that is cancelled as soon as the connection is no longer open."""

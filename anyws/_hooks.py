@@ -8,6 +8,7 @@ import inspect
 import logging
 from types import MethodType
 from typing import Any
+from weakref import ref
 
 from ._connection import Connection, MessageLike
 from ._http import Request, Response
@@ -171,9 +172,16 @@ class _Watcher:
     """Calls the hooks for one connection."""
 
     def __init__(self, ws: Connection, hooks: Hooks) -> None:
-        self._ws = ws
+        # The connection has us: without a cycle it is freed with the last who uses it.
+        self._ref = ref(ws)
         self._hooks = hooks
         self._failed: set[str] = set()
+
+    @property
+    def _ws(self) -> Connection:
+        ws = self._ref()
+        assert ws is not None  # as long as there is something to tell, its block has it
+        return ws
 
     def opened(self) -> None:
         # Not by a method for all: a message that is echoed took half a microsecond longer.

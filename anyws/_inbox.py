@@ -173,6 +173,9 @@ class Inbox:
         self._closed = True
         if self.receiving and self._parking is not None:
             self._parking.wake()
+        # Nobody waits again: what the place is of need not be kept.
+        self._parking = None
+        self._make_parking = make_parking
 
     def check_not_receiving(self) -> None:
         """See that no task waits.

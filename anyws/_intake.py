@@ -97,9 +97,9 @@ class Intake:
         owner: Owner,
     ) -> None:
         self._transport = transport
+        self._owner: Owner | None = owner  # until let_go()
         self._protocol = protocol
         self._keepalive = keepalive
-        self._owner = owner
         self._task_group: TaskGroup | None = None
         self.inbox: Inbox = inbox
         self.received_size: int = 0
@@ -200,6 +200,8 @@ class Intake:
 
     def _take(self, events: list[Event]) -> None:
         """Do all that events ask for."""
+        owner = self._owner
+        assert owner is not None
         protocol = self._protocol
         messages = 0
         if self._skipping or self._discarding or self._parts is not None:
@@ -212,7 +214,7 @@ class Intake:
         if messages != len(events):
             for event in events:
                 if type(event) is Pong:
-                    self._owner.take_pong(event)
+                    owner.take_pong(event)
         if self._skipped:
             self._skipped = False
             if self.streaming and not self.inbox:
@@ -222,9 +224,9 @@ class Intake:
                 self._take(self._decode(b""))
                 return
         if protocol.replying or protocol.state is not OPEN:
-            self._owner.write_replies()
+            owner.write_replies()
             if not protocol.expects_data:
-                self._owner.settle(protocol.failure)
+                owner.settle(protocol.failure)
 
     def _take_or_drop(self, message: object) -> None:
         if not isinstance(message, (str, bytes, Fragment)):
@@ -255,15 +257,18 @@ class Intake:
         self._detour = True
         inbox = self.inbox
         answering = self._given and (inbox.messages or not inbox.receiving)
+        assert self._owner is not None
         self._owner.take_failure(answering=bool(answering))
 
     def end_reading(self, error: Exception | None) -> None:
         """Pass on that nothing more will come."""
-        self._owner.end_reading(error)
+        if self._owner is not None:
+            self._owner.end_reading(error)
 
     def end_writing(self, error: Exception | None) -> None:
         """Pass on that nothing more will leave."""
-        self._owner.end_writing(error)
+        if self._owner is not None:
+            self._owner.end_writing(error)
 
     def begin_end(self) -> None:
         """Take that the connection is not open any more."""
@@ -274,6 +279,10 @@ class Intake:
         self.settled.set()
         self.inbox.close()
         self.stalls.stop()
+
+    def let_go(self) -> None:
+        """Take that the connection is over, and that the owner knows it."""
+        self._owner = None
 
     # From the inbox to who receives.
 

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Sized
 from time import monotonic
-from typing import TypeAlias
+from typing import Protocol as Interface
 
 from anyio import CancelScope, current_time, move_on_after
 from anyio.abc import TaskGroup
@@ -27,8 +27,6 @@ _LOOKS = 4
 # How often, in the time of a Pong, it is looked whether bytes leave in front of the Ping: so much
 # later than that time is a peer found out that has stopped reading them.
 _LOOKS_AT_WRITING = 16
-
-SetTimer: TypeAlias = Callable[[float, Callable[[], None]], None]
 
 # The payload of a Ping that the caller gives none: short, and not to be guessed from outside.
 _PING_SIZE = 4
@@ -153,6 +151,29 @@ class Pings:
             waiter._fail(error)
 
 
+class Line(Interface):
+    """What of a transport concerns who watches it."""
+
+    sent_size: int
+    """Bytes that have left, in all."""
+
+    write_buffer_size: int
+    """Bytes that wait to leave."""
+
+    def set_timer(self, deadline: float, callback: Callable[[], None] | None) -> None:
+        """Call back at a time, and not what was set before; never at math.inf."""
+
+
+class Pinger(Interface):
+    """Who does what keepalive has the time for."""
+
+    def send_ping(self) -> PongWaiter:
+        """Send one. Never waits."""
+
+    def expire_keepalive(self) -> None:
+        """Take that the time is over."""
+
+
 class Keepalive:
     """Sends a Ping every `interval` seconds and finds out a peer that shows no life.
 
@@ -163,48 +184,34 @@ class Keepalive:
             answer what is not sent. What the system has taken has left. While the application holds
             back reading, nothing can be seen of the peer but that it reads: they stand still then,
             unless bytes wait and none of them leaves.
-        send_ping: sends one.
-        expire: what to do when the time is over.
-        set_timer: calls back at a time, in place of what was set before.
-        writing: says how many bytes have left in all, and how many wait.
     """
 
     __slots__ = (
         "_behind",
-        "_expire",
         "_interval",
         "_life_at",
+        "_line",
         "_looked",
         "_newest",
         "_next_ping_at",
+        "_pinger",
         "_pings",
         "_read_at",
         "_reading",
-        "_send_ping",
         "_sent_size",
-        "_set_timer",
         "_stopped",
         "_task_group",
         "_timeout",
-        "_writing",
         "watching",
     )
 
-    def __init__(
-        self,
-        interval: float | None,
-        timeout: float | None,
-        send_ping: Callable[[], PongWaiter],
-        expire: Callable[[], None],
-        set_timer: SetTimer,
-        writing: Callable[[], tuple[int, int]],
-    ) -> None:
+    def __init__(self, interval: float | None, timeout: float | None) -> None:
         self._interval = interval
         self._timeout = timeout
-        self._send_ping = send_ping
-        self._expire = expire
-        self._set_timer = set_timer
-        self._writing = writing
+        # There from start() to stop().
+        self._pinger: Pinger | None = None
+        self._line: Line | None = None
+        self._task_group: TaskGroup | None = None
         # When the peer was last seen to read, and how much had left then.
         self._read_at = 0.0
         self._sent_size = 0
@@ -213,7 +220,6 @@ class Keepalive:
         self._pings: list[tuple[PongWaiter, int]] = []
         self._behind = False
         self._looked = False
-        self._task_group: TaskGroup | None = None
         self._next_ping_at = math.inf
         # Its Pong answers all Pings before it too.
         self._newest: PongWaiter | None = None
@@ -223,13 +229,17 @@ class Keepalive:
         self.watching: bool = False
         """Whether a sign of life is worth to be told: a Ping is out."""
 
-    def start(self, task_group: TaskGroup) -> None:
+    def start(self, pinger: Pinger, line: Line, task_group: TaskGroup) -> None:
         """Begin, if there is anything to do.
 
         Args:
+            pinger: sends the Pings, and is told when the time is over.
+            line: has the timer, and what leaves.
             task_group: where to start a task when the time is over.
         """
         if self._interval is not None and not self._stopped:
+            self._pinger = pinger
+            self._line = line
             self._task_group = task_group
             self._next_ping_at = current_time() + self._interval
             self._arm()
@@ -253,6 +263,7 @@ class Keepalive:
         """Send nothing more; the timer is free for others."""
         self._stopped = True
         self.watching = False
+        self._pinger = self._line = self._task_group = None
 
     def _tick(self) -> None:
         if self._stopped:
@@ -269,21 +280,24 @@ class Keepalive:
         self._arm()
 
     def _ping(self, now: float) -> None:
-        sent_size, unsent_size = self._writing()
+        pinger, line = self._pinger, self._line
+        assert pinger is not None
+        assert line is not None
+        unsent_size = line.write_buffer_size
         if not self._waiting:
             self._life_at = self._read_at = now
-            self._sent_size = sent_size
+            self._sent_size = line.sent_size
             self._pings.clear()
         elif len(self._pings) == _MAX_KEEPALIVE_PINGS:
             del self._pings[0]
-        self._newest = self._send_ping()
-        self._pings.append((self._newest, sum(self._writing())))
+        self._newest = pinger.send_ping()
+        self._pings.append((self._newest, line.sent_size + line.write_buffer_size))
         if unsent_size and not self._behind:
             self._behind = True
             self._looked = False
 
     def _arm(self) -> None:
-        if self._stopped:
+        if self._line is None:
             # The Ping could not be written, and that is the end: the timer is the watchdog's now.
             return
         deadline = self._deadline()
@@ -292,17 +306,17 @@ class Keepalive:
             wait = self._timeout / _LOOKS_AT_WRITING if self._looked else 0
             self._looked = True
             deadline = min(deadline, current_time() + wait)
-        self._set_timer(min(self._next_ping_at, deadline), self._tick)
+        self._line.set_timer(min(self._next_ping_at, deadline), self._tick)
 
     async def _expire_unless_alive(self) -> None:
         """Expire if the deadline has passed still when the reader has had its turn."""
         with CancelScope(shield=True):
             for _ in range(_LAST_TURNS):
                 await checkpoint()
-        if self._stopped:
+        if self._pinger is None:
             return
         if self._deadline() <= current_time():
-            self._expire()
+            self._pinger.expire_keepalive()
         else:
             self._arm()
 
@@ -326,11 +340,12 @@ class Keepalive:
 
     def _see_reading(self, now: float) -> bool:
         """Look whether the peer reads; say whether bytes wait for that."""
-        sent_size, unsent_size = self._writing()
-        if sent_size != self._sent_size or not unsent_size:
-            self._sent_size = sent_size
+        line = self._line
+        assert line is not None
+        if line.sent_size != self._sent_size or not line.write_buffer_size:
+            self._sent_size = line.sent_size
             self._read_at = now
-        return unsent_size > 0
+        return line.write_buffer_size > 0
 
 
 class Patience:
@@ -390,53 +405,44 @@ class Watchdog:
 
     Args:
         timeout: seconds from the beginning of the end; None is no limit.
-        expire: what to do when the time is over.
-        set_timer: as for `Keepalive`, whose timer it takes.
+        line: has the timer, which is its own from the beginning of the end on.
     """
 
-    __slots__ = (
-        "_ended",
-        "_expire",
-        "_hastened",
-        "_set_timer",
-        "deadline",
-        "timeout",
-    )
+    __slots__ = ("_ended", "_hastened", "_line", "deadline", "timeout")
 
-    def __init__(
-        self, timeout: float | None, expire: Callable[[], None], set_timer: SetTimer
-    ) -> None:
+    def __init__(self, timeout: float | None, line: Line) -> None:
         self.timeout: float = math.inf if timeout is None else timeout
-        self._expire = expire
-        self._set_timer = set_timer
+        self._line = line
         self._ended = False
         self._hastened = False
         self.deadline: float = math.inf
 
-    def begin(self) -> None:
-        """Start the clock, unless `hasten()` has."""
-        if self.deadline == math.inf:
-            self.deadline = current_time() + self.timeout
-            self._arm()
+    def begin(self, expire: Callable[[], None]) -> None:
+        """Start the clock, unless `hasten()` has.
 
-    def hasten(self, timeout: float) -> None:
+        Args:
+            expire: what to do when the time is over.
+        """
+        if self.deadline == math.inf:
+            self._set(current_time() + self.timeout, expire)
+
+    def hasten(self, timeout: float, expire: Callable[[], None]) -> None:
         """Leave at most `timeout` seconds from now, unless all is over; later calls do nothing."""
         if self._hastened:
             return
         self._hastened = True
         deadline = current_time() + min(timeout, self.timeout)
         if deadline < self.deadline and not self._ended:
-            self.deadline = deadline
-            self._arm()
+            self._set(deadline, expire)
 
     def end(self) -> None:
         """Take that the connection has ended."""
         self._ended = True
-        self.deadline = math.inf
-        self._arm()
+        self._set(math.inf, None)
 
-    def _arm(self) -> None:
-        self._set_timer(self.deadline, self._expire)
+    def _set(self, deadline: float, expire: Callable[[], None] | None) -> None:
+        self.deadline = deadline
+        self._line.set_timer(deadline, expire)
 
 
 class Stalls:

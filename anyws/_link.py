@@ -9,19 +9,19 @@ to 7.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
 from anyio import CancelScope, move_on_after
 from anyio.lowlevel import checkpoint
 
+from ._ending import Ending
 from ._intake import Intake
 from ._keepalive import Keepalive, Pings, PongWaiter, Watchdog
 from ._outbox import Outbox
 from ._parking import Latch
 from ._tasks import ClosingScopes, UserTasks
 from ._types import OPEN, Close, CloseCode
-from .exceptions import ConnectionClosed, ConnectionClosedOK, KeepaliveTimeout
 
 if TYPE_CHECKING:
     import logging
@@ -79,18 +79,15 @@ class Link:
     """
 
     __slots__ = (
-        "_cause",
         "_closing_transport",
-        "_ending",
+        "_ends",
         "_flushed",
         "_keepalive",
-        "_keepalive_expired",
-        "_mark",
         "_pong_limit",
-        "_settled",
         "_watchdog",
         "closed",
         "closing_scopes",
+        "ending",
         "inbox",
         "intake",
         "latency",
@@ -118,37 +115,27 @@ class Link:
         self.pings: Pings = Pings()
         self.latency: float = 0.0
         self.closing_scopes: ClosingScopes = ClosingScopes()
-        self.user_tasks: UserTasks = UserTasks(self._fail_user_task)
+        self.user_tasks: UserTasks = UserTasks()
         self.task_group: TaskGroup | None = None
         self.watcher: Watcher | None = None
         self.closed: Latch = Latch()
         """Set when the connection is over and its transport closed."""
-        self._keepalive = Keepalive(
-            options.ping_interval,
-            options.ping_timeout,
-            self._send_ping,
-            self._expire_keepalive,
-            transport.set_timer,
-            lambda: (transport.sent_size, transport.write_buffer_size),
-        )
-        self._keepalive_expired = False
+        self._keepalive = Keepalive(options.ping_interval, options.ping_timeout)
         self.inbox: Inbox = inbox
         self.intake: Intake = Intake(transport, protocol, inbox, self._keepalive, self)
         protocol.holds_failure = True
-        self.outbox: Outbox = Outbox(transport, protocol, self.inbox, options.write_marks, self)
+        self.ending: Ending = Ending(protocol, self.intake.settled)
+        """How it ends, as far as it has."""
+        self.outbox: Outbox = Outbox(transport, protocol, inbox, options.write_marks, self.ending)
         # What the application lifts for itself it does not lift for its peers.
         limited = self.outbox.high < math.inf
         self._pong_limit = self.outbox.high if limited else _PONG_LIMIT
         # The end. It begins when the state is no longer open, and is settled when nothing more can
         # be received.
-        self._ending = False
+        self._ends = False
         # Whether our half of the stream has ended, behind all that was written.
         self._flushed = False
-        self._settled = self.intake.settled
-        self._cause: BaseException | None = None
-        # What tells our errors from those of another connection that ended in the same way.
-        self._mark = object()
-        self._watchdog = Watchdog(options.close_timeout, self._give_up, transport.set_timer)
+        self._watchdog = Watchdog(options.close_timeout, transport)
         self._closing_transport: CancelScope | None = None
 
     # What comes, besides messages.
@@ -185,7 +172,7 @@ class Link:
         if not inbox.messages:
             self.release_failure()  # it has answered all that came before
         if not await inbox.ready():
-            raise self.closed_error()
+            raise self.ending.error()
         return inbox.messages[0]
 
     def take_failure(self, *, answering: bool) -> None:
@@ -198,7 +185,7 @@ class Link:
 
     async def _release_failure_in_time(self) -> None:
         with move_on_after(_ANSWER_TIMEOUT, shield=True):
-            await self._settled.wait()
+            await self.ending.settled.wait()
         self.release_failure()
 
     def release_failure(self) -> None:
@@ -209,7 +196,7 @@ class Link:
     def _fail_as_found(self) -> None:
         self.protocol.release_failure()
         # Before the Close frame is written: where it cannot be any more, that came of it.
-        self._cause = self._cause or self.protocol.failure
+        self.ending.cause = self.ending.cause or self.protocol.failure
         self.write_replies()
         self.settle(None)
 
@@ -222,24 +209,17 @@ class Link:
             ConnectionClosed: it is not.
         """
         if self.protocol.state is not OPEN:
-            await self.raise_closed()
+            await self.ending.raise_error()
 
-    async def raise_closed(self) -> NoReturn:
-        """Raise how the connection ended, once the peer has answered our Close, or will not.
-
-        Raises:
-            ConnectionClosed: always.
-        """
-        await self._settled.wait()  # the watchdog bounds it
-        raise self.closed_error()
-
-    def _send_ping(self) -> PongWaiter:
+    def send_ping(self) -> PongWaiter:
+        """Send a Ping of keepalive. Never waits."""
         payload = self.pings.new_payload()
         self.transport.write(self.protocol.send_ping(payload))
         return self.pings.add_keepalive(payload)
 
-    def _expire_keepalive(self) -> None:
-        self._keepalive_expired = True
+    def expire_keepalive(self) -> None:
+        """Fail the connection, since no Pong has come in time."""
+        self.ending.keepalive_expired = True
         self.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
 
     # The end.
@@ -284,65 +264,50 @@ class Link:
 
     def _give_up(self) -> None:
         """Drop the transport, because the time for closing is over."""
-        if not self._settled.is_set() and self._cause is None:
+        ending = self.ending
+        if not ending.settled.is_set() and ending.cause is None:
             seconds = self._watchdog.timeout
-            self._cause = TimeoutError(f"no Close frame within {seconds:g} seconds (close_timeout)")
+            ending.cause = TimeoutError(
+                f"no Close frame within {seconds:g} seconds (close_timeout)"
+            )
         self.abort()
 
     def begin_end(self) -> None:
         """Do what is due once the connection is not open any more; may be called again."""
         protocol = self.protocol
-        beginning = not self._ending
+        beginning = not self._ends
         if beginning:
-            self._ending = True
+            self._ends = True
             self.intake.begin_end()
             self._keepalive.stop()
             self.closing_scopes.cancel()
         if protocol.eof_to_send:
             self.transport.write_eof()
             if self._flushed and protocol.close_rcvd is not None:
-                self._watchdog.hasten(_LINGER_TIMEOUT)
+                self._watchdog.hasten(_LINGER_TIMEOUT, self._give_up)
         if beginning:
             # Behind that, which may have set the timer already.
-            self._watchdog.begin()
+            self._watchdog.begin(self._give_up)
             self.transport.attend()
 
     def settle(self, cause: BaseException | None) -> None:
         """Take that nothing more will be received, and let all who wait for something know it."""
-        if not self._settled.is_set():
-            self._cause = self._cause or cause
+        ending = self.ending
+        if not ending.settled.is_set():
+            ending.cause = ending.cause or cause
             self.intake.end()
-            self.pings.fail(self.closed_error)
+            self.pings.fail(ending.error)
             self.transport.release()
             self.outbox.release()
         self.begin_end()
 
-    def closed_error(self) -> ConnectionClosed:
-        """Make the error that says how the connection ended, as far as it has."""
-        error = self.protocol.close_exc()
-        if self._keepalive_expired:
-            error = KeepaliveTimeout(error.rcvd, error.sent, error.rcvd_then_sent)
-        error.__cause__ = self._cause
-        error._mark = self._mark
-        return error
-
-    def iteration_end(self) -> ConnectionClosed | StopAsyncIteration:
-        """Make what ends an iteration over the messages."""
-        error = self.closed_error()
-        return StopAsyncIteration() if isinstance(error, ConnectionClosedOK) else error
-
-    def is_end(self, exc: BaseException) -> bool:
-        """Say whether `exc` tells nothing but the end of this connection, alone or in groups."""
-        if isinstance(exc, BaseExceptionGroup):
-            return all(self.is_end(error) for error in exc.exceptions)
-        return isinstance(exc, ConnectionClosed) and exc._mark is self._mark
-
-    def _fail_user_task(self, exc: Exception) -> None:
-        if self.is_end(exc):
+    def fail_user_task(self, exc: Exception) -> None:
+        """Take the error of a task that is tied to the connection."""
+        if self.ending.is_of(exc):
             self.logger.debug("task ended with its connection: %s", exc)
             return
         self.logger.error("task of a connection failed", exc_info=exc)
-        self._cause = self._cause or exc
+        self.ending.cause = self.ending.cause or exc
         if self.protocol.state is OPEN:
             self.fail(CloseCode.INTERNAL_ERROR, "")
 
@@ -353,7 +318,7 @@ class Link:
         self.task_group = task_group
         self.intake.start(task_group)
         self.transport.start(self.intake, task_group)
-        self._keepalive.start(task_group)
+        self._keepalive.start(self, self.transport, task_group)
         if self.watcher is not None:
             self.watcher.opened()
         if trailing_data:
@@ -374,7 +339,7 @@ class Link:
             self._flushed = True
         else:
             # What the peer has sent before is still to be read; reading finds the end of it.
-            self._cause = self._cause or error
+            self.ending.cause = self.ending.cause or error
             self.protocol.lose_write()
         self.begin_end()
 
@@ -400,6 +365,9 @@ class Link:
         self.protocol.receive_eof()
         self.closed.set()
         self.user_tasks.cancel()
+        # Nothing refers to us now but who uses the connection: it is freed with the last of them,
+        # and not by the garbage collector some time later.
+        self.intake.let_go()
         if self.watcher is not None:
             self.watcher.closed()
 

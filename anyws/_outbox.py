@@ -7,8 +7,7 @@ counterpart of `_inbox`. RFC 6455 section 5.4.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NoReturn
-from typing import Protocol as Interface
+from typing import TYPE_CHECKING
 
 from anyio import Event
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
@@ -18,16 +17,10 @@ from ._keepalive import Stalls
 from ._types import OPEN
 
 if TYPE_CHECKING:
+    from ._ending import Ending
     from ._inbox import Inbox
     from ._transports import Transport
     from .sansio._protocol import Protocol
-
-
-class Ending(Interface):
-    """Who knows how the connection ends."""
-
-    async def raise_closed(self) -> NoReturn:
-        """Raise it as ConnectionClosed, once it is known."""
 
 
 class Outbox:
@@ -38,8 +31,7 @@ class Outbox:
         protocol: says whether the connection is open.
         inbox: counts the calls that have not yielded, of those that receive too.
         write_marks: unsent bytes above which a message has to wait, and down to which it does.
-        ending: raises how the connection ended. No bound method of it: an idle connection has one
-            of these.
+        ending: raises how the connection ended.
     """
 
     __slots__ = (
@@ -113,7 +105,7 @@ class Outbox:
         if self.must_wait:
             await self._wait_in_line()
         if self._protocol.state is not OPEN:
-            await self._ending.raise_closed()
+            await self._ending.raise_error()
 
     def release(self) -> None:
         """Let all go who wait for their turn: nothing can be sent any more. Never waits."""
@@ -146,7 +138,7 @@ class Outbox:
                 return
             elif not await self._drain():
                 # It gives that at once from now on, and we are told of the loss only later.
-                await self._ending.raise_closed()
+                await self._ending.raise_error()
 
     async def drain(self) -> None:
         """Wait while more than the high-water mark is unsent.
@@ -157,7 +149,7 @@ class Outbox:
         Cancellation: what was written goes out.
         """
         if self._transport.write_buffer_size > self.high and not await self._drain():
-            await self._ending.raise_closed()
+            await self._ending.raise_error()
 
     async def _drain(self) -> bool:
         """Wait until the buffer is down to its low-water mark; False when the end came before."""

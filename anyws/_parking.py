@@ -10,7 +10,6 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Protocol
 
-from anyio import Event
 from anyio.lowlevel import checkpoint
 
 if TYPE_CHECKING:
@@ -82,15 +81,15 @@ class TrioParking:
 class Latch:
     """Something that happens once, and who waits for it.
 
-    Most connections have nobody who waits: the Event is made when one does. On asyncio it has 800
-    bytes.
+    Most connections have nobody who waits: what it takes is made when one does. An Event would have
+    800 bytes on asyncio.
     """
 
-    __slots__ = ("_event", "_set")
+    __slots__ = ("_parkings", "_set")
 
     def __init__(self) -> None:
         self._set = False
-        self._event: Event | None = None
+        self._parkings: list[Parking] | None = None
 
     def is_set(self) -> bool:
         """Say whether it has happened."""
@@ -99,8 +98,8 @@ class Latch:
     def set(self) -> None:
         """Take that it has happened, and let all who wait go on. Never waits."""
         self._set = True
-        if self._event is not None:
-            self._event.set()
+        for parking in self._parkings or ():
+            parking.wake()
 
     async def wait(self) -> None:
         """Wait for `set()`.
@@ -110,9 +109,14 @@ class Latch:
         if self._set:
             await checkpoint()
             return
-        if self._event is None:
-            self._event = Event()
-        await self._event.wait()
+        parking = make_parking()
+        if self._parkings is None:
+            self._parkings = []
+        self._parkings.append(parking)
+        try:
+            await parking.park()  # set() ends it
+        finally:
+            self._parkings.remove(parking)
 
 
 def make_parking() -> Parking:

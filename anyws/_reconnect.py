@@ -305,7 +305,7 @@ class Session:
             try:
                 await check_awaitable("handler", handler(connection))
             except Exception as exc:
-                if not connection._link.is_end(exc):
+                if not connection._link.ending.is_of(exc):
                     raise
 
     async def _enter(self) -> None:
@@ -360,7 +360,7 @@ class Session:
         self._connection = None
         was_open = connection.open
         interruption = await end_connection(connection, None)
-        error = connection._link.closed_error()
+        error = connection._link.ending.error()
         ours = isinstance(error, ConnectionClosedOK) and not error.rcvd_then_sent
         if was_open or ours:
             self._schedule("the last connection was left")

@@ -337,7 +337,7 @@ class Server:
             _describe_address(connection.remote_address),
             _plain_path(connection),
             seconds,
-            connection._link.closed_error(),
+            connection._link.ending.error(),
         )
 
     async def _call_handler(self, connection: Connection) -> None:
@@ -353,7 +353,7 @@ class Server:
 
     def _take_error(self, connection: Connection, error: Exception) -> None:
         # The end of its own connection is no error of a handler, alone or in the handler's groups.
-        if connection._link.is_end(error):
+        if connection._link.ending.is_of(error):
             self._logger.debug("handler ended with its connection: %s", error)
             return
         # Told now: the peer may take its time to answer our Close.

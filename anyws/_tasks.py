@@ -22,6 +22,8 @@ _Args = TypeVarTuple("_Args")
 class ClosingScopes:
     """The scopes that are cancelled as soon as a connection is no longer open."""
 
+    __slots__ = ("_cancelled", "_scopes")
+
     def __init__(self) -> None:
         # Who has left his scope has let go of it. Most connections have none.
         self._scopes: weakref.WeakSet[CancelScope] | None = None
@@ -46,14 +48,11 @@ class ClosingScopes:
 
 
 class UserTasks:
-    """The tasks that end with a connection.
+    """The tasks that end with a connection."""
 
-    Args:
-        fail: what to do with the error of one.
-    """
+    __slots__ = ("_cancelled", "_scopes")
 
-    def __init__(self, fail: Callable[[Exception], None]) -> None:
-        self._fail = fail
+    def __init__(self) -> None:
         self._scopes: set[CancelScope] = set()
         self._cancelled = False
 
@@ -63,8 +62,19 @@ class UserTasks:
         for scope in list(self._scopes):
             scope.cancel()
 
-    async def run(self, func: Callable[[*_Args], Awaitable[Any]], args: tuple[*_Args]) -> None:
-        """Run one."""
+    async def run(
+        self,
+        fail: Callable[[Exception], None],
+        func: Callable[[*_Args], Awaitable[Any]],
+        args: tuple[*_Args],
+    ) -> None:
+        """Run one.
+
+        Args:
+            fail: what to do with its error.
+            func: an async function.
+            args: its arguments.
+        """
         with CancelScope() as scope:
             self._scopes.add(scope)
             if self._cancelled:
@@ -76,7 +86,7 @@ class UserTasks:
                 # scope's (asyncio's own, or that of a task it awaited) would end the connection.
                 error = without_cancellation(exc)
                 if isinstance(error, Exception):
-                    self._fail(error)
+                    fail(error)
                 elif error is not None:
                     raise
                 del error  # whose traceback has this frame

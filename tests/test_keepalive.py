@@ -942,6 +942,19 @@ async def test_cancelled_send_does_not_hide_that_the_peer_stopped_reading(pair: 
 # The class, alone.
 
 
+class Quiet:
+    """A line on which nothing ever waits to leave, and its timer.
+
+    Args:
+        tasks: where the timer runs.
+    """
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        self.sent_size = 0
+        self.write_buffer_size = 0
+        self.set_timer = TaskTimer(tasks).set
+
+
 class Station:
     """What a Keepalive is given: it counts the Pings and the expiries."""
 
@@ -958,7 +971,7 @@ class Station:
         self.waiters.append(waiter)
         return waiter
 
-    def expire(self) -> None:
+    def expire_keepalive(self) -> None:
         self.expired += 1
 
 
@@ -968,14 +981,12 @@ async def keeping_alive(
 ) -> AsyncGenerator[tuple[Keepalive, TaskGroup], None]:
     """Run a Keepalive until the block is left, and stop it then."""
     async with create_task_group() as tasks:
-        timer = TaskTimer(tasks)
-        keepalive = Keepalive(
-            interval, timeout, station.send_ping, station.expire, timer.set, lambda: (0, 0)
-        )
-        keepalive.start(tasks)
+        line = Quiet(tasks)
+        keepalive = Keepalive(interval, timeout)
+        keepalive.start(station, line, tasks)
         yield keepalive, tasks
         keepalive.stop()
-        timer.set(math.inf, lambda: None)
+        line.set_timer(math.inf, None)
 
 
 async def test_keepalive_sends_nothing_without_an_interval() -> None:
@@ -998,10 +1009,9 @@ async def test_keepalive_runs_until_stopped() -> None:
 async def test_keepalive_sends_nothing_when_stopped_before_it_starts() -> None:
     station = Station()
     async with create_task_group() as tasks:
-        timer = TaskTimer(tasks)
-        keepalive = Keepalive(5, 3, station.send_ping, station.expire, timer.set, lambda: (0, 0))
+        keepalive = Keepalive(5, 3)
         keepalive.stop()
-        keepalive.start(tasks)
+        keepalive.start(station, Quiet(tasks), tasks)
         await sleep(26)
     assert station.sent == []
 
@@ -1025,15 +1035,15 @@ async def test_keepalive_leaves_the_timer_alone_when_its_ping_is_the_end() -> No
         def send_ping(self) -> PongWaiter:
             waiter = super().send_ping()
             keepalive.stop()
-            timer.set(current_time() + 7, lambda: calls.append(current_time()))
+            line.set_timer(current_time() + 7, lambda: calls.append(current_time()))
             return waiter
 
     station = Ending()
     async with create_task_group() as tasks:
-        timer = TaskTimer(tasks)
-        keepalive = Keepalive(5, 3, station.send_ping, station.expire, timer.set, lambda: (0, 0))
+        line = Quiet(tasks)
+        keepalive = Keepalive(5, 3)
         start = current_time()
-        keepalive.start(tasks)
+        keepalive.start(station, line, tasks)
     assert calls == [pytest.approx(start + 5 + 7)]
     assert len(station.sent) == 1
 
@@ -1114,18 +1124,18 @@ async def test_watchdog_expires_at_its_deadline() -> None:
     watch = Watch()
     start = current_time()
     async with create_task_group() as tasks:
-        Watchdog(10, watch.expire, TaskTimer(tasks).set).begin()
+        Watchdog(10, Quiet(tasks)).begin(watch.expire)
     assert watch.expired == pytest.approx([start + 10])
 
 
 async def test_watchdog_is_quiet_when_the_connection_ends_in_time() -> None:
     watch = Watch()
     async with create_task_group() as tasks:
-        watchdog = Watchdog(10, watch.expire, TaskTimer(tasks).set)
-        watchdog.begin()
+        watchdog = Watchdog(10, Quiet(tasks))
+        watchdog.begin(watch.expire)
         await sleep(9)
         watchdog.end()
-        watchdog.hasten(1)
+        watchdog.hasten(1, watch.expire)
     assert watch.expired == []
 
 
@@ -1139,11 +1149,11 @@ async def test_watchdog_can_only_be_hastened(
     watch = Watch()
     start = current_time()
     async with create_task_group() as tasks:
-        watchdog = Watchdog(timeout, watch.expire, TaskTimer(tasks).set)
-        watchdog.begin()
+        watchdog = Watchdog(timeout, Quiet(tasks))
+        watchdog.begin(watch.expire)
         if begun:
             await checkpoint()
-        watchdog.hasten(hastened)
+        watchdog.hasten(hastened, watch.expire)
     assert watch.expired == pytest.approx([start + min(hastened, 10)])
 
 
@@ -1154,17 +1164,17 @@ async def test_watchdog_that_is_hastened_first_keeps_the_shorter_time(
     watch = Watch()
     start = current_time()
     async with create_task_group() as tasks:
-        watchdog = Watchdog(timeout, watch.expire, TaskTimer(tasks).set)
-        watchdog.hasten(2)
-        watchdog.begin()
+        watchdog = Watchdog(timeout, Quiet(tasks))
+        watchdog.hasten(2, watch.expire)
+        watchdog.begin(watch.expire)
     assert watch.expired == pytest.approx([start + deadline])
 
 
 async def test_watchdog_waits_for_ever_without_a_timeout() -> None:
     watch = Watch()
     async with create_task_group() as tasks:
-        watchdog = Watchdog(None, watch.expire, TaskTimer(tasks).set)
-        watchdog.begin()
+        watchdog = Watchdog(None, Quiet(tasks))
+        watchdog.begin(watch.expire)
         await sleep(80_000)
         watchdog.end()
     assert watch.expired == []
@@ -1174,6 +1184,6 @@ async def test_watchdog_runs_on_when_the_scope_around_it_is_cancelled() -> None:
     watch = Watch()
     start = current_time()
     async with create_task_group() as tasks:
-        Watchdog(10, watch.expire, TaskTimer(tasks).set).begin()
+        Watchdog(10, Quiet(tasks)).begin(watch.expire)
         tasks.cancel_scope.cancel()
     assert watch.expired == pytest.approx([start + 10])

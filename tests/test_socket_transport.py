@@ -7,6 +7,7 @@ import errno
 import socket
 import struct
 import sys
+import weakref
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -517,17 +518,30 @@ async def test_send_that_is_cancelled_lets_the_stream_be_read() -> None:
         assert await near.receive() == b"Hello"
 
 
-async def test_abort_after_the_close_tells_the_ends() -> None:
+async def test_closed_transport_lets_go_of_its_receiver() -> None:
     async with counted() as (transport, _, _far), create_task_group() as tg:
         run = Run(transport)
+        reference = weakref.ref(run)
         transport.start(run, tg)
         transport.write(b"a")
         transport.write(b"b")
         await transport.aclose()
         transport.abort()
-        await run.read.wait()
-        await run.written.wait()
-        assert (run.read_error, run.write_error) == (None, None)
+        await settle()
+        # Who has closed it knows of the end: nothing is told to anybody.
+        assert (run.read.is_set(), run.written.is_set()) == (False, False)
+        del run
+        assert reference() is None
+
+
+async def test_loss_of_writing_is_told_when_the_transport_is_closed_in_the_same_turn() -> None:
+    async with counted() as (transport, _, far), create_task_group() as tg:
+        run = Run(transport)
+        transport.start(run, tg)
+        far.close()
+        transport.write(b"a")
+        assert transport.close()
+        assert isinstance(run.write_error, BrokenPipeError)
 
 
 # Addresses.

@@ -198,11 +198,11 @@ class AsyncioTransport(SocketTransport):
             self._writing = False
             self._loop.remove_writer(self._descriptor)
 
-    def set_timer(self, deadline: float, callback: Callable[[], None]) -> None:
+    def set_timer(self, deadline: float, callback: Callable[[], None] | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if deadline < math.inf:
+        if callback is not None and deadline < math.inf:
             self._timer = self._loop.call_at(deadline, callback, context=self._context)
 
     def _call_soon(self, callback: Callable[[], None]) -> None:

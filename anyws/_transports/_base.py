@@ -147,7 +147,7 @@ class Transport(ByteStream):
         """See that what comes is read at once, also while nobody waits for it."""
 
     @abc.abstractmethod
-    def set_timer(self, deadline: float, callback: Callable[[], None]) -> None:
+    def set_timer(self, deadline: float, callback: Callable[[], None] | None) -> None:
         """Call `callback` once at `deadline`, and not what was set before; after `start()` only.
 
         It is here because the cheapest timer is that of who waits for the stream anyway. It goes on
@@ -155,12 +155,14 @@ class Transport(ByteStream):
 
         Args:
             deadline: a time of `anyio.current_time()`; math.inf is never.
-            callback: it does not wait.
+            callback: it does not wait; None goes with math.inf.
         """
 
     @abc.abstractmethod
     def close(self) -> bool:
         """Close now, if that needs no waiting and nothing is left to be sent.
+
+        What is closed, by this or by `aclose()`, has let go of its receiver.
 
         Returns:
             Whether it is closed; if not, `aclose()` is due.

@@ -230,6 +230,11 @@ class SocketTransport(Transport):
             self._ignore_writing()
             self._leave_socket()
             self._socket.close()
+            if self._receiver is not None:
+                if self._write_error is not None:
+                    self._tell_write_end()  # it may be due still
+                self._read_ended = self._write_end_told = True
+                self._receiver = None
 
     def _check_not_closed(self) -> None:
         if self._closed:
@@ -478,7 +483,9 @@ class SocketTransport(Transport):
 
     def _read(self) -> None:
         """Read what there is, up to a chunk, and feed it."""
-        assert self._receiver is not None
+        receiver = self._receiver
+        if receiver is None:
+            return  # it was closed after the socket was found to have something
         if self._paused:
             self._watching = False
             self._ignore_reading()
@@ -490,7 +497,7 @@ class SocketTransport(Transport):
                 turns = self._turns
                 turns.count = self._turn = turns.count + 1
                 # Lent, not copied: for 1 MiB that spares a tenth of all that a server spends.
-                self._at_once = not self._receiver.feed(scratch[:size])
+                self._at_once = not receiver.feed(scratch[:size])
                 return
         except BlockingIOError:
             return

@@ -251,7 +251,7 @@ class StreamTransport(Transport):
 
     # The end.
 
-    def set_timer(self, deadline: float, callback: Callable[[], None]) -> None:
+    def set_timer(self, deadline: float, callback: Callable[[], None] | None) -> None:
         assert self._timer is not None
         self._timer.set(deadline, callback)
 

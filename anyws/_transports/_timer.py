@@ -30,7 +30,7 @@ class TaskTimer:
         self._running = False
         self._scope = CancelScope()
 
-    def set(self, deadline: float, callback: Callable[[], None]) -> None:
+    def set(self, deadline: float, callback: Callable[[], None] | None) -> None:
         """Call `callback` at `deadline`, and not what was set before; never at math.inf."""
         self._deadline = deadline
         self._callback = callback

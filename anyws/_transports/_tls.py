@@ -180,6 +180,8 @@ class TLSTransport(Transport):
             pass  # the peer has gone, and does not miss it
         finally:
             await self._below.aclose()
+            self._read_ended = self._write_ended = True
+            self._receiver = None
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
@@ -424,7 +426,7 @@ class TLSTransport(Transport):
 
     # The end.
 
-    def set_timer(self, deadline: float, callback: Callable[[], None]) -> None:
+    def set_timer(self, deadline: float, callback: Callable[[], None] | None) -> None:
         self._below.set_timer(deadline, callback)
 
     def close(self) -> bool:

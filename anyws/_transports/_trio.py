@@ -138,7 +138,7 @@ class TrioTransport(SocketTransport):
             self._over = True
             self._scope.cancel()
 
-    def set_timer(self, deadline: float, callback: Callable[[], None]) -> None:
+    def set_timer(self, deadline: float, callback: Callable[[], None] | None) -> None:
         self._deadline = deadline
         self._callback = callback
         if deadline < math.inf:
