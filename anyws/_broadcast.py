@@ -10,10 +10,10 @@ from anyio import create_task_group, move_on_after
 from anyio.lowlevel import checkpoint
 
 from ._connection import Connection
-from ._keepalive import PATIENCE
-from ._lifespan import raise_bare
+from ._lifespan import bare, raise_as_is
 from ._link import Link
-from ._options import check_seconds
+from ._options import check_choice, check_seconds
+from ._patience import PATIENCE
 from ._types import OPEN, Close, CloseCode, DataLike
 from .exceptions import ConnectionClosed
 from .sansio._messages import SharedMessage
@@ -45,13 +45,12 @@ def broadcast(
             unsent: "close" closes it with 1013, "drop" leaves the message out.
 
     Raises:
-        TypeError: the message is of another type, as an iterable is, or one of the connections is
-            none; nothing was sent.
+        TypeError: the message is of another type, as an iterable is, one of the connections is
+            none, or `slow` is no str; nothing was sent.
         ValueError: a str has a lone surrogate, and so no UTF-8, or `slow` is neither of the two;
             nothing was sent.
     """
-    if slow not in {"close", "drop"}:
-        raise ValueError(f"slow {slow!r}, expected 'close' or 'drop'")
+    check_choice("slow", slow, ("close", "drop"))
     shared = SharedMessage(message, text)
     for link in _links(connections):
         protocol = link.protocol
@@ -116,7 +115,7 @@ async def broadcast_wait(
             for link, sent in late:
                 task_group.start_soon(_send_late, link, shared, sent, message, timeout)
     except BaseExceptionGroup as group:
-        raise_bare(group)
+        raise_as_is(bare(group))
 
 
 def _links(connections: Iterable[Connection]) -> list[Link]:

@@ -29,7 +29,8 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, Literal, Self, TypeVar, TypeVarTuple, overload
+from functools import partial
+from typing import Any, Literal, Self, TypeVar, TypeVarTuple, overload
 
 import anyio
 from anyio import CancelScope
@@ -45,6 +46,7 @@ from ._options import ConnectionOptions
 from ._stats import Stats, take_stats
 from ._transports import Transport
 from ._types import (
+    DATA_TYPES,
     MAX_CONTROL_SIZE,
     OPEN,
     BytesLike,
@@ -69,9 +71,6 @@ _Fragments = AbstractAsyncContextManager[AsyncIterator[_T], None]
 # Bytes from which on a message is not copied behind its header: an echo of 1 MiB took 820
 # microseconds, and takes 580 without that copy and the one of what is received.
 _LARGE_SIZE = 2**15
-
-# Made once: send() asks for each message whether it is one of them.
-_DATA_TYPES: Final = (str, bytes, bytearray, memoryview)
 
 MessageLike = DataLike | Iterable[DataLike] | AsyncIterable[DataLike]
 """What send() takes: a whole message, or its fragments."""
@@ -122,7 +121,7 @@ class Connection(ObjectStream[Data]):
         return Inbox(options.queue_marks, options.read_marks, transport.make_parking)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__module__}.{type(self).__name__} {self.id} {self.state.value}>"
+        return f"<anyws.Connection {self.id} {self.state.value}>"
 
     # What is known of the connection.
 
@@ -262,12 +261,11 @@ class Connection(ObjectStream[Data]):
             return message  # type: ignore[return-value]  # likewise
         intake = self._intake
         intake.check_not_streaming()
-        await self._link.next_message()
+        message = await self._link.next_message()
         if decode is not None:
-            message = as_type(inbox.head, text=decode)  # type: ignore[arg-type]  # no fragment
-            intake.pop()
-            return message
-        return intake.pop()  # type: ignore[return-value]  # fragments are for recv_streaming()
+            message = as_type(message, text=decode)  # type: ignore[arg-type]  # no fragment
+        intake.pop()
+        return message  # type: ignore[return-value]  # fragments are for recv_streaming()
 
     def __aiter__(self) -> Self:
         return self
@@ -296,6 +294,9 @@ class Connection(ObjectStream[Data]):
 
     async def receive(self) -> Data:
         """Receive the next message: `recv()` by the name that anyio's streams have for it.
+
+        Raises:
+            ConnectionClosed, ConcurrencyError: as `recv()`.
 
         Cancellation: no message is lost; the next call gets it.
         """
@@ -355,11 +356,12 @@ class Connection(ObjectStream[Data]):
             TypeError: the message is of another type; nothing was sent. Where a later item of an
                 iterable is, the message cannot be completed: the connection is closed with 1011.
             ValueError: a str has a lone surrogate, and so no UTF-8; nothing was sent.
+            ConcurrencyError: the caller makes an item of an iterable that its own task is sending.
 
         Cancellation: a message in one piece goes out whole or not at all. Once the first item of an
         iterable is sent, the message cannot be completed: the connection is closed with 1011.
         """
-        if isinstance(message, _DATA_TYPES):
+        if isinstance(message, DATA_TYPES):
             inbox = self._inbox
             outbox = self._outbox
             protocol = self._protocol
@@ -382,9 +384,11 @@ class Connection(ObjectStream[Data]):
                 transport.write(protocol.send_message(message, text, compress))
             if transport.write_buffer_size > outbox.high:
                 await outbox.drain()
-            elif inbox.calls_left:
+            elif inbox.calls_left and (protocol.extension is None or len(message) < _LARGE_SIZE):
                 inbox.calls_left -= 1
             else:
+                # Or a large message was compressed: so little is left of it that none would ever
+                # wait for room, and each took its milliseconds.
                 await outbox.yield_behind()
         elif isinstance(message, Mapping):
             raise TypeError(wrong_type(message, or_iterable=True))
@@ -430,6 +434,7 @@ class Connection(ObjectStream[Data]):
             ConnectionClosed: the connection is no longer open.
             ConcurrencyError: a Ping with the same data waits for its Pong.
             ValueError: it has more than 125 bytes.
+            TypeError: it is neither str nor bytes-like.
 
         Cancellation: the Ping goes out whole or not at all.
         """
@@ -452,6 +457,7 @@ class Connection(ObjectStream[Data]):
         Raises:
             ConnectionClosed: the connection is no longer open.
             ValueError: it has more than 125 bytes.
+            TypeError: it is neither str nor bytes-like.
 
         Cancellation: the Pong goes out whole or not at all.
         """
@@ -461,8 +467,13 @@ class Connection(ObjectStream[Data]):
         await self._outbox.drain()
 
     async def _ready_to_control(self) -> None:
-        """Be fair to other tasks; control frames may go between the fragments of a message."""
+        """Be fair to other tasks, and wait for room.
+
+        Control frames may go between the fragments of a message. Who is cancelled while he waits,
+        again and again, must not leave more each time.
+        """
         await self._outbox.yield_if_due()
+        await self._outbox.drain()
         await self._link.check_open()
 
     # Closing.
@@ -549,7 +560,11 @@ class Connection(ObjectStream[Data]):
         if link.task_group is None or link.closed.is_set():
             raise self._ending.error()
         link.task_group.start_soon(
-            link.user_tasks.run, link.fail_user_task, func, args, name=name or func
+            link.user_tasks.run,
+            partial(link.fail_user_task, self),
+            func,
+            args,
+            name=name or func,
         )
 
     def cancel_on_close(self) -> CancelScope:

@@ -12,7 +12,7 @@ from typing import Final, Self
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._link import Link
-from ._types import OPEN, CloseCode, Data, DataLike, Fragment
+from ._types import DATA_TYPES, OPEN, CloseCode, Data, DataLike, Fragment
 from .sansio._messages import wrong_type
 
 _END: Final = object()
@@ -158,6 +158,6 @@ class OutgoingMessage:
 
 
 def _check_type(item: object) -> DataLike:
-    if not isinstance(item, (str, bytes, bytearray, memoryview)):
+    if not isinstance(item, DATA_TYPES):
         raise TypeError(wrong_type(item))
     return item

@@ -4,8 +4,8 @@ Owns the interface, the calls, and what becomes of an error in one. Who has no h
 for them: a connection that tells its messages is of a class of its own, with an inbox of its own.
 """
 
-import inspect
 import logging
+from collections.abc import Callable
 from types import MethodType
 from typing import Any
 from weakref import ref
@@ -13,9 +13,10 @@ from weakref import ref
 from ._connection import Connection, MessageLike
 from ._http import Request, Response
 from ._inbox import Inbox
-from ._options import ConnectionOptions
+from ._options import ConnectionOptions, Marks, check_plain_function
+from ._parking import Parking
 from ._transports import Transport
-from ._types import Data, DataLike, Event, Fragment
+from ._types import DATA_TYPES, Data, DataLike, Event, Fragment
 from .sansio._protocol import Protocol
 
 __all__ = ["Hooks"]
@@ -83,8 +84,7 @@ def check_hooks(hooks: Hooks | None) -> None:
         kind = "the class itself" if isinstance(hooks, type) else type(hooks).__name__
         raise TypeError(f"hooks must be an instance of anyws.Hooks or None, not {kind}")
     for name in _NAMES:
-        if inspect.iscoroutinefunction(getattr(hooks, name)):
-            raise TypeError(f"{name} of hooks must be a plain function, not an async one")
+        check_plain_function(f"{name} of hooks", getattr(hooks, name))
 
 
 def make_connection(
@@ -149,7 +149,7 @@ class WatchedConnection(Connection):
 
         Cancellation: likewise.
         """
-        if not isinstance(message, (str, bytes, bytearray, memoryview)):
+        if not isinstance(message, DATA_TYPES):
             await super().send(message, text=text, compress=compress)  # it tells the fragments
             return
         link = self._link
@@ -184,47 +184,55 @@ class _Watcher:
         return ws
 
     def opened(self) -> None:
-        # Not by a method for all: a message that is echoed took half a microsecond longer.
+        # Not by one method for all: a message that is echoed took half a microsecond longer.
         try:
             self._hooks.opened(self._ws)
-        except Exception as exc:
-            self._log("opened", exc)
+        except BaseException as exc:
+            self._take("opened", exc)
 
     def closed(self) -> None:
         try:
             self._hooks.closed(self._ws)
-        except Exception as exc:
-            self._log("closed", exc)
+        except BaseException as exc:
+            self._take("closed", exc)
 
     def message_received(self, message: Data) -> None:
         try:
             self._hooks.message_received(self._ws, message)
-        except Exception as exc:
-            self._log("message_received", exc)
+        except BaseException as exc:
+            self._take("message_received", exc)
 
     def fragment_received(self, fragment: Data, *, fin: bool) -> None:
         try:
             self._hooks.fragment_received(self._ws, fragment, fin=fin)
-        except Exception as exc:
-            self._log("fragment_received", exc)
+        except BaseException as exc:
+            self._take("fragment_received", exc)
 
     def message_sent(self, message: DataLike) -> None:
         try:
             self._hooks.message_sent(self._ws, message)
-        except Exception as exc:
-            self._log("message_sent", exc)
+        except BaseException as exc:
+            self._take("message_sent", exc)
 
     def fragment_sent(self, fragment: DataLike, *, fin: bool) -> None:
         try:
             self._hooks.fragment_sent(self._ws, fragment, fin=fin)
-        except Exception as exc:
-            self._log("fragment_sent", exc)
+        except BaseException as exc:
+            self._take("fragment_sent", exc)
 
-    def _log(self, name: str, exc: Exception) -> None:
+    def _take(self, name: str, exc: BaseException) -> None:
+        if isinstance(exc, KeyboardInterrupt | SystemExit):
+            raise exc
+        # Any other is an error of the hook, a cancellation too: what does not wait is not
+        # cancelled, so that is one of another task, whose result it has asked for.
         if name not in self._failed:
             self._failed.add(name)
-            self._ws.logger.error(
-                "hook %s failed, told once for the connection", name, exc_info=exc
+            ws = self._ws
+            ws.logger.error(
+                "hook %s failed, told once for the connection",
+                name,
+                exc_info=exc,
+                extra={"websocket": ws},
             )
 
 
@@ -233,13 +241,21 @@ class _WatchedInbox(Inbox):
 
     Args:
         watcher: whom to tell.
-        arguments: those of `Inbox`.
+        max_messages: as for `Inbox`.
+        max_bytes: likewise.
+        make_parking: likewise.
     """
 
     __slots__ = ("_watcher",)
 
-    def __init__(self, watcher: _Watcher, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(
+        self,
+        watcher: _Watcher,
+        max_messages: Marks,
+        max_bytes: Marks,
+        make_parking: Callable[[], Parking],
+    ) -> None:
+        super().__init__(max_messages, max_bytes, make_parking)
         self._watcher = watcher
 
     def note_fragment(self, fragment: Fragment) -> None:

@@ -71,7 +71,16 @@ class Headers(MutableMapping[str, str]):
         if isinstance(fields, str | bytes):
             kind = type(fields).__name__
             raise TypeError(f"headers must be a mapping or an iterable of pairs, not {kind}")
-        for pair in fields.items() if isinstance(fields, Mapping) else fields:
+        if isinstance(fields, Mapping):
+            fields = fields.items()
+        try:
+            pairs = iter(fields)
+        except TypeError:
+            kind = type(fields).__name__
+            raise TypeError(
+                f"headers must be a mapping or an iterable of pairs, not {kind}"
+            ) from None
+        for pair in pairs:
             try:
                 name, value = pair
             except (TypeError, ValueError):

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ._parking import Parking
     from ._types import Data, Event
 
-# How often in a row a call may return without yielding to the event loop (API rule R7).
+# How often in a row calls may return without yielding to the event loop: so often that the yield
+# costs a message little, and so rarely that other tasks wait for well under a millisecond.
 MAX_CALLS_WITHOUT_YIELD = 64
 
 
@@ -93,6 +94,8 @@ class Inbox:
         self._make_parking = make_parking
         self._parking: Parking | None = None
         self.calls_left: int = MAX_CALLS_WITHOUT_YIELD
+        """How many calls may still return without yielding, those that send among them. It is here
+        because both ways of a connection share it, and each looks at it for each message."""
 
     def __len__(self) -> int:
         return len(self.messages)
@@ -122,7 +125,7 @@ class Inbox:
         self.put_told(message)
 
     def put_told(self, message: Data | Fragment) -> None:
-        """Add a message whose fragments who watches what comes was told of already."""
+        """Add a message whose fragments `note_fragment()` was told of already."""
         self.messages.append(message)
         self.size += len(message.data) if type(message) is Fragment else len(message)
         if self.receiving and self._parking is not None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from typing import Protocol as Interface
 
-from ._keepalive import PATIENCE, Patience, Stalls
 from ._parking import Latch
+from ._patience import PATIENCE, Patience
+from ._stalls import Stalls
 from ._types import OPEN, BytesLike, Data, Event, Fragment, Pong
 from .exceptions import ConcurrencyError
 

@@ -1,28 +1,20 @@
-"""Pings, keepalive, the close watchdog, patience, stalls: the only place with a clock.
+"""Pings, keepalive and the close watchdog: what happens because time passes.
 
-Owns what happens because time passes; knows no bytes. RFC 6455 sections 5.5.2 and 5.5.3.
+Owns the timer of a connection; knows no bytes. RFC 6455 sections 5.5.2 and 5.5.3.
 """
 
 import math
 import os
 import time
-from collections.abc import Callable, Generator, Sized
-from time import monotonic
+from collections.abc import Callable, Generator
 from typing import Protocol as Interface
 
-from anyio import CancelScope, current_time, move_on_after
+from anyio import CancelScope, current_time
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from ._parking import Latch
 from .exceptions import ConcurrencyError, ConnectionClosed
-
-PATIENCE = 1.0
-"""Seconds in which the application has to take a message out of a full inbox once we have begun to
-close: else it is taken not to receive any more."""
-
-# How often it is looked at in that time.
-_LOOKS = 4
 
 # How often, in the time of a Pong, it is looked whether bytes leave in front of the Ping: so much
 # later than that time is a peer found out that has stopped reading them.
@@ -283,10 +275,10 @@ class Keepalive:
         pinger, line = self._pinger, self._line
         assert pinger is not None
         assert line is not None
-        unsent_size = line.write_buffer_size
+        sent_size, unsent_size = line.sent_size, line.write_buffer_size
         if not self._waiting:
             self._life_at = self._read_at = now
-            self._sent_size = line.sent_size
+            self._sent_size = sent_size
             self._pings.clear()
         elif len(self._pings) == _MAX_KEEPALIVE_PINGS:
             del self._pings[0]
@@ -295,6 +287,8 @@ class Keepalive:
         if unsent_size and not self._behind:
             self._behind = True
             self._looked = False
+            if self._reading:
+                self._sent_size = sent_size  # what has left before is no news
 
     def _arm(self) -> None:
         if self._line is None:
@@ -327,6 +321,7 @@ class Keepalive:
     def _deadline(self) -> float:
         self.watching = self._timeout is not None and self._waiting
         if self._timeout is None or not self.watching:
+            self._behind = False  # there is nothing to look at until the next Ping
             return math.inf
         if self._reading:
             if self._behind:
@@ -346,58 +341,6 @@ class Keepalive:
             self._sent_size = line.sent_size
             self._read_at = now
         return line.write_buffer_size > 0
-
-
-class Patience:
-    """Tells when nobody makes room in a full inbox any more.
-
-    Args:
-        inbox: the inbox.
-        seconds: how long nothing may be taken out of it.
-    """
-
-    __slots__ = ("_count", "_inbox", "_looks", "_seconds", "waiting")
-
-    def __init__(self, inbox: Sized, seconds: float) -> None:
-        self._inbox = inbox
-        self._seconds = seconds
-        # How many messages it had at the last look, and how many looks have found the same.
-        self._count = -1
-        self._looks = 0
-        self.waiting: bool = False
-        """Whether `wait()` was called; who calls it says so."""
-
-    def shorten(self, seconds: float) -> None:
-        """Let it be no more than so many seconds."""
-        self._seconds = min(self._seconds, seconds)
-
-    def begin_anew(self) -> None:
-        """Take that something was taken out, or that the inbox has become full only now."""
-        self._count = -1
-
-    async def wait(self, is_full: Callable[[], bool], over: Latch) -> bool:
-        """Wait until it has been full for that time, and nothing was taken out of it.
-
-        Args:
-            is_full: whether more is to come, and finds no room.
-            over: what makes it all the same.
-
-        Returns:
-            False where `over` has come first.
-
-        Cancellation: it is seen at the next look.
-        """
-        while not over.is_set():
-            count = len(self._inbox)
-            if count != self._count or not is_full():
-                self._count = count
-                self._looks = 0
-            elif self._looks == _LOOKS:
-                return True
-            self._looks += 1
-            with move_on_after(self._seconds / _LOOKS, shield=True):
-                await over.wait()
-        return False
 
 
 class Watchdog:
@@ -443,46 +386,3 @@ class Watchdog:
     def _set(self, deadline: float, expire: Callable[[], None] | None) -> None:
         self.deadline = deadline
         self._line.set_timer(deadline, expire)
-
-
-class Stalls:
-    """Measures how long something stood still: the longest time of all.
-
-    Several may wait at the same time; it stands still from the first of them to the last.
-    """
-
-    __slots__ = ("_longest", "_over", "_since", "_waiting")
-
-    def __init__(self) -> None:
-        self._longest = 0.0
-        self._since = 0.0
-        self._waiting = 0
-        self._over = False
-
-    def begin(self) -> None:
-        """Take that one more waits."""
-        if not self._waiting:
-            # The event loop's own clock takes ten times as long; a full inbox comes and goes with
-            # each chunk where many small messages come.
-            self._since = monotonic()
-        self._waiting += 1
-
-    def end(self) -> None:
-        """Take that one of them waits no longer."""
-        self._waiting -= 1
-        if not self._waiting and not self._over:
-            stall = monotonic() - self._since
-            if stall > self._longest:  # noqa: PLR1730  # a call takes four times as long
-                self._longest = stall
-
-    def stop(self) -> None:
-        """Take that nothing is waited for any more: the longest time is what it is."""
-        self._longest = self.longest
-        self._over = True
-
-    @property
-    def longest(self) -> float:
-        """Seconds; what goes on counts as far as it has come."""
-        if not self._waiting or self._over:
-            return self._longest
-        return max(self._longest, monotonic() - self._since)

@@ -1,6 +1,6 @@
 """The life of a connection as a block of code: its tasks, and what leaving the block does.
 
-Owns the task group and its ways out; what the tasks do stands in `_connection`.
+Owns the task group and its ways out; what the tasks do stands in `_link`.
 
 Three rules decide the form of it. The tasks are shielded from what cancels the block, because a
 frame that has begun to leave must be completed; `Lifespan.__aexit__` ends them in every case,
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from anyio import CancelScope, create_task_group, get_cancelled_exc_class
 
+from ._tasks import without_cancellation
 from ._types import Close, CloseCode
 
 if TYPE_CHECKING:
@@ -84,7 +85,10 @@ async def begin_connection(
 
 
 async def end_connection(connection: Connection, exc: BaseException | None) -> BaseException | None:
-    """Close as API rule R4 says; give what interrupted it, if anything did.
+    """Close as what has left the block asks for; give what interrupted it, if anything did.
+
+    That is a closing handshake with 1000; with 1011 after an error; and with 1001, waiting for
+    nothing, after a cancellation.
 
     Args:
         connection: an open connection, or one that is over already.
@@ -138,17 +142,14 @@ async def leave_task_group(
     except BaseExceptionGroup as group:
         # Only KeyboardInterrupt and its like come out of a task of ours: they stay bare.
         if interruption is None or not _ends_the_program(interruption):
-            raise_bare(group)
+            raise_as_is(bare(group))
     if interruption is not None and (exc is None or not is_cancellation(interruption)):
         raise interruption  # a KeyboardInterrupt wins over everything
 
 
 def is_cancellation(error: BaseException) -> bool:
-    """Say whether `error` is a cancellation; trio makes a group of many."""
-    cancelled = get_cancelled_exc_class()
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(cancelled)[1] is None
-    return isinstance(error, cancelled)
+    """Say whether `error` is a cancellation, and nothing else; trio makes a group of many."""
+    return without_cancellation(error) is None
 
 
 def _ends_the_program(error: BaseException) -> bool:
@@ -163,14 +164,19 @@ def _ends_the_program(error: BaseException) -> bool:
     return isinstance(error, ends)
 
 
-def raise_bare(group: BaseExceptionGroup[BaseException]) -> None:
-    """Raise the first KeyboardInterrupt, SystemExit or the like in `group`, or else the group."""
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            raise_bare(error)
-        elif not isinstance(error, Exception) and not is_cancellation(error):
-            raise error from None
-    raise group
+def bare(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Give the first KeyboardInterrupt, SystemExit or the like in one of our groups.
+
+    Or else its error, where it has but one; or the group.
+    """
+    errors = [
+        bare(error) if isinstance(error, BaseExceptionGroup) else error
+        for error in group.exceptions
+    ]
+    for error in errors:
+        if not isinstance(error, Exception) and not is_cancellation(error):
+            return error
+    return errors[0] if len(errors) == 1 else group
 
 
 def raise_as_is(error: BaseException) -> None:

@@ -301,12 +301,14 @@ class Link:
             self.outbox.release()
         self.begin_end()
 
-    def fail_user_task(self, exc: Exception) -> None:
-        """Take the error of a task that is tied to the connection."""
+    def fail_user_task(self, connection: object, exc: Exception) -> None:
+        """Take the error of a task that is tied to the connection, which the log is told."""
         if self.ending.is_of(exc):
             self.logger.debug("task ended with its connection: %s", exc)
             return
-        self.logger.error("task of a connection failed", exc_info=exc)
+        self.logger.error(
+            "task of a connection failed", exc_info=exc, extra={"websocket": connection}
+        )
         self.ending.cause = self.ending.cause or exc
         if self.protocol.state is OPEN:
             self.fail(CloseCode.INTERNAL_ERROR, "")

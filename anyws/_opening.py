@@ -1,7 +1,7 @@
 """Opening handshakes over a transport: what reads and writes until there is a Connection.
 
 Owns the I/O of the two opening handshakes; what their bytes mean stands in `sansio`, who calls them
-in `_client` and `_server`. RFC 6455 section 4.
+in `_client`, `_server` and `_serving`. RFC 6455 section 4.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._hooks import make_connection
 from ._http import Request, Response, text_response
+from ._tasks import application_error
 from ._types import Role
 from .exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
 from .sansio._deflate import PerMessageDeflate
@@ -65,14 +66,14 @@ def choose_compression(compression: str | PerMessageDeflate | None) -> PerMessag
 
     Raises:
         ValueError: it stands for nothing.
+        TypeError: it has the wrong type.
     """
     if compression is None or isinstance(compression, PerMessageDeflate):
         return compression
     if compression == "deflate":
         return PerMessageDeflate()
-    raise ValueError(
-        f"compression {compression!r}, expected 'deflate', None or a PerMessageDeflate"
-    )
+    error = ValueError if isinstance(compression, str) else TypeError
+    raise error(f"compression {compression!r}, expected 'deflate', None or a PerMessageDeflate")
 
 
 async def open_client(
@@ -199,6 +200,8 @@ class ServerOpening:
         self._request: Request | None = None
         self.status: int | None = None
         """That of the answer that went out, or was about to; None before there is one."""
+        self.answering: bool = False
+        """Whether the answer is being sent."""
         self.error: InvalidHandshake | None = None
         """Why there is no connection, after `run()` gave none."""
 
@@ -273,9 +276,8 @@ class ServerOpening:
             response = await call_hook(hook, request)
             if response is not None:
                 self._check(response, opens=False)
-        except Exception:
-            self._settings.logger.exception("process_request failed")
-            return _internal_error()
+        except BaseException as exc:
+            return self._take_hook_error("process_request", exc)
         return response
 
     async def _process_response(self, request: Request, response: Response) -> Response:
@@ -290,10 +292,17 @@ class ServerOpening:
             self._check(response, opens=opens)
             if response.status == 101:
                 _check_opening_fields(response.headers, ours)
-        except Exception:
-            self._settings.logger.exception("process_response failed")
-            return _internal_error()
+        except BaseException as exc:
+            return self._take_hook_error("process_response", exc)
         return response
+
+    def _take_hook_error(self, name: str, exc: BaseException) -> Response:
+        """Log what a hook has raised, and give the answer to it; a cancellation goes on."""
+        error = application_error(name, exc)
+        if not isinstance(error, Exception):
+            raise exc
+        self._settings.logger.error("%s failed", name, exc_info=error)
+        return _internal_error()
 
     def _check(self, response: Response, *, opens: bool) -> None:
         """See that what a hook made of a response can be sent in its place.
@@ -316,7 +325,11 @@ class ServerOpening:
     async def _send(self, response: Response) -> None:
         await checkpoint_if_cancelled()  # as long as nothing went out, `refuse()` may answer
         self.status = response.status
-        await self._transport.send(self._encode(response))
+        self.answering = True
+        try:
+            await self._transport.send(self._encode(response))  # the client's reading ends it
+        finally:
+            self.answering = False
 
     async def _refuse(self, response: Response, error: InvalidHandshake | None) -> None:
         """Send another answer than 101, and let the client read it."""

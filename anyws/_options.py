@@ -250,6 +250,20 @@ def check_plain_function(name: str, value: Callable[..., object]) -> None:
         raise TypeError(f"{name} must be a plain function, not an async one")
 
 
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
+    """See that something is one of a few words.
+
+    Raises:
+        ValueError: it is none of them.
+        TypeError: it is no str.
+    """
+    expected = f"{name} {value!r}, expected {' or '.join(map(repr, choices))}"
+    if not isinstance(value, str):
+        raise TypeError(expected)
+    if value not in choices:
+        raise ValueError(expected)
+
+
 def check_arguments(function: str, arguments: Iterable[str], others: Collection[str]) -> None:
     """See that a function was given none of those that only the one below it has a use for.
 

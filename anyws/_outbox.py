@@ -1,7 +1,7 @@
 """Who may send a message, and when: the turn, the room, and the fairness to other tasks.
 
 Owns the waiting before and after a write; what is written, and its frames, it does not know. The
-counterpart of `_inbox`. RFC 6455 section 5.4.
+counterpart of `_intake`. RFC 6455 section 5.4.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from anyio import Event
+from anyio import Event, get_current_task
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._inbox import MAX_CALLS_WITHOUT_YIELD
-from ._keepalive import Stalls
+from ._stalls import Stalls
 from ._types import OPEN
+from .exceptions import ConcurrencyError
 
 if TYPE_CHECKING:
     from ._ending import Ending
@@ -36,6 +37,7 @@ class Outbox:
 
     __slots__ = (
         "_ending",
+        "_fragmenter",
         "_inbox",
         "_line",
         "_low",
@@ -65,6 +67,7 @@ class Outbox:
         self._low = low or 0
         self.fragmenting: Event | None = None
         """There while a fragmented message is being sent; its set() lets the next sender go."""
+        self._fragmenter = 0  # by which task
         # Those who wait for their turns, in the order in which they came. The event tells the first
         # that it is.
         self._line: list[Event] = []
@@ -81,6 +84,7 @@ class Outbox:
     def begin_fragments(self) -> None:
         """Take that a fragmented message is being sent, after `ready()`."""
         self.fragmenting = Event()
+        self._fragmenter = get_current_task().id
         self.occupied = True
 
     def end_fragments(self) -> None:
@@ -97,12 +101,17 @@ class Outbox:
 
         Raises:
             ConnectionClosed: the connection is no longer open.
+            ConcurrencyError: what is sent is a fragment of a message that is sent in fragments.
 
         Cancellation: nothing was sent.
         """
         if not self._inbox.calls_left:
             await checkpoint_if_cancelled()
         if self.must_wait:
+            if self.fragmenting is not None and self._fragmenter == get_current_task().id:
+                raise ConcurrencyError(
+                    "this task is sending a fragmented message, and would wait for its end for ever"
+                )
             await self._wait_in_line()
         if self._protocol.state is not OPEN:
             await self._ending.raise_error()
@@ -160,7 +169,7 @@ class Outbox:
             self.stalls.end()
 
     async def yield_if_due(self) -> None:
-        """Let other tasks run if they have not for a while (API rule R7)."""
+        """Let other tasks run if they have not for a while."""
         inbox = self._inbox
         if inbox.calls_left:
             inbox.calls_left -= 1
@@ -169,7 +178,7 @@ class Outbox:
             await checkpoint()
 
     async def yield_behind(self) -> None:
-        """Let other tasks run after a message was written: before, theirs would overtake it (R7).
+        """Let other tasks run after a message was written: before, theirs would overtake it.
 
         Cancellation: the message has gone.
         """

@@ -360,6 +360,9 @@ class Session:
         self._connection = None
         was_open = connection.open
         interruption = await end_connection(connection, None)
+        if interruption is None:
+            # As the block of a connection does: what uses this one is over before the next comes.
+            await connection._link.user_tasks.wait()
         error = connection._link.ending.error()
         ours = isinstance(error, ConnectionClosedOK) and not error.rcvd_then_sent
         if was_open or ours:

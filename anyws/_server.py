@@ -28,12 +28,12 @@ from anyio.streams.tls import TLSListener
 from . import _transports
 from ._connection import Connection
 from ._http import Response, text_response
-from ._keepalive import PATIENCE
 from ._lifespan import Lifespan, is_cancellation
 from ._opening import ServerOpening, ServerSettings
 from ._options import check_seconds
+from ._patience import PATIENCE
 from ._stats import Past, ServerStats
-from ._tasks import check_awaitable, without_cancellation
+from ._tasks import application_error, check_awaitable
 from ._types import OPEN, Close, CloseCode
 from .sansio._closing import check_close
 
@@ -84,7 +84,7 @@ class Server:
         self._past = Past()
         self._places_taken = 0
         self._connections: set[Connection] = set()
-        self._openings: set[CancelScope] = set()
+        self._openings: dict[CancelScope, ServerOpening | None] = {}
         self._closing = False
         self._close = Close(CloseCode.GOING_AWAY)
         self._patience = PATIENCE
@@ -144,7 +144,8 @@ class Server:
     ) -> None:
         """Stop listening, end all connections, and wait for their handlers.
 
-        Half-open handshakes get a 503, open connections a Close frame. Handlers that have not ended
+        Half-open handshakes get a 503, unless their answer is being sent; open connections a Close
+        frame. Handlers that have not ended
         after `grace` seconds are cancelled, and their connections dropped; so is one that waits for
         this itself. A handler goes on receiving, and gets all that its peer has sent before its own
         Close frame; where one takes nothing for a second, what finds no room in its queue is
@@ -156,7 +157,7 @@ class Server:
             grace: seconds; None is no limit.
 
         Raises:
-            ValueError: the code or the reason is none that may be sent, or `grace` is negative; the
+            ValueError: the code or the reason is none that may be sent, or `grace` is under 0; the
                 server goes on.
             TypeError: an argument has the wrong type; likewise.
 
@@ -169,8 +170,9 @@ class Server:
             self._closing = True
             self._close = close
             self._accept_scope.cancel()
-            for scope in list(self._openings):
-                scope.cancel()
+            for scope, opening in list(self._openings.items()):
+                if opening is None or not opening.answering:
+                    scope.cancel()
             if grace is not None:
                 self._patience = min(PATIENCE, grace / 2)
             for connection in list(self._connections):
@@ -283,13 +285,13 @@ class Server:
         try:
             # One scope for both: on asyncio each costs 6 microseconds, on trio 12.
             with move_on_after(self._open_timeout) as scope:
-                self._openings.add(scope)
+                self._openings[scope] = None
                 if self._closing:
                     scope.cancel()
                 if self._ssl is not None:
                     stream = await _transports.wrap_tls(stream, self._ssl, server_side=True)
                 transport = _transports.wrap(stream)
-                opening = ServerOpening(transport, self._settings, admit)
+                self._openings[scope] = opening = ServerOpening(transport, self._settings, admit)
                 opened = await opening.run()
             if opening is not None and opened is None:
                 if not scope.cancelled_caught:
@@ -303,7 +305,7 @@ class Server:
             self._logger.info("opening handshake failed: %r", exc)
         finally:
             if scope is not None:
-                self._openings.discard(scope)
+                self._openings.pop(scope, None)
             if opened is None:
                 self._count_unopened(None if opening is None else opening.status)
                 await close_stream(transport or stream)
@@ -344,8 +346,7 @@ class Server:
         try:
             await check_awaitable("handler", self._handler(connection))
         except BaseException as exc:
-            # A cancellation beside an error, which trio gives in one group, will be met again.
-            error = without_cancellation(exc)
+            error = application_error("the handler", exc)
             if not isinstance(error, Exception):
                 raise
             self._take_error(connection, error)
@@ -360,6 +361,10 @@ class Server:
         connection._link.start_close(Close(CloseCode.INTERNAL_ERROR))
         if self._fail is None or not self._fail(connection, error):
             self._log_error(connection, error)
+
+    def _log_failure(self, error: BaseException) -> None:
+        """Log what has ended the server."""
+        self._logger.error("server failed", exc_info=error)
 
     def _log_error(self, connection: Connection, error: Exception) -> None:
         """Log what a handler has raised, and whose it was."""

@@ -23,7 +23,7 @@ from anyio.streams.stapled import MultiListener
 from . import _transports
 from ._connection import Connection
 from ._hooks import Hooks, check_hooks
-from ._lifespan import Lifespan, is_cancellation, raise_as_is, raise_bare
+from ._lifespan import Lifespan, bare, is_cancellation, raise_as_is
 from ._opening import (
     ProcessRequest,
     ProcessResponse,
@@ -36,6 +36,7 @@ from ._options import (
     Limits,
     check_arguments,
     check_callable,
+    check_choice,
     check_extensions,
     check_listeners,
     check_logger,
@@ -159,8 +160,7 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
         check_extensions(extensions, ServerExtension)
         if listeners is not None:
             listeners = check_listeners(listeners)
-        if handler_errors not in {"log", "raise"}:
-            raise ValueError(f"handler_errors {handler_errors!r}, expected 'log' or 'raise'")
+        check_choice("handler_errors", handler_errors, ("log", "raise"))
         if max_connections is not None:
             check_int("max_connections", max_connections)
             if max_connections < 0:
@@ -259,7 +259,11 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
         except get_cancelled_exc_class() as cancelled:
             interruption = cancelled
         except BaseExceptionGroup as group:
-            raise_bare(group)
+            failure = bare(group)
+            if exc is None or is_cancellation(exc) or not isinstance(failure, Exception):
+                raise_as_is(failure)
+            # The body's own error leaves; this is one of a listener.
+            self._server._log_failure(failure)
         finally:
             await self._server._close_listeners()
         if self._handler_error is not None and not failed:
@@ -306,6 +310,7 @@ class unix_serve(serve):  # noqa: N801  # it is used as a function
         arguments: those of `serve`, but host, port, listeners and reuse_port.
 
     Raises:
+        ValueError, TypeError: as for `serve`.
         OSError: on entering: listening fails.
 
     Cancellation: on entering, nothing is left open.
@@ -341,6 +346,7 @@ async def serve_forever(
         arguments: those of `serve`.
 
     Raises:
+        ValueError, TypeError: as for `serve`.
         OSError: listening fails.
 
     Cancellation: all connections are dropped.
@@ -359,7 +365,9 @@ class wrap_server:  # noqa: N801  # it is used as a function: `async with wrap_s
             handler, max_connections and handler_errors.
 
     Raises:
+        ValueError, TypeError: as for `serve`.
         InvalidHandshake: on entering: the request was refused, or what came was none.
+        ssl.SSLError, ConnectionResetError: on entering: TLS failed.
         TimeoutError: on entering: `open_timeout` is over.
 
     Cancellation: on entering, the stream is closed.

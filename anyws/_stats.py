@@ -1,7 +1,8 @@
 """What connections have done, in numbers: the snapshots that `ws.stats` and `server.stats` give.
 
 Owns what the numbers are called and how those of many connections become one; who counts them is
-said there: `sansio` the messages and control frames, `_transports` what leaves, `_link` the rest.
+said there: `sansio` the messages and control frames, `_transports` what leaves, `_intake`
+and `_outbox` what comes and how long either stood still, `_inbox` the peaks.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -6,11 +6,15 @@ and no stream.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from anyio import CancelScope, get_cancelled_exc_class
+
+from ._parking import Latch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -50,10 +54,11 @@ class ClosingScopes:
 class UserTasks:
     """The tasks that end with a connection."""
 
-    __slots__ = ("_cancelled", "_scopes")
+    __slots__ = ("_cancelled", "_over", "_scopes")
 
     def __init__(self) -> None:
         self._scopes: set[CancelScope] = set()
+        self._over: Latch | None = None
         self._cancelled = False
 
     def cancel(self) -> None:
@@ -92,6 +97,17 @@ class UserTasks:
                 del error  # whose traceback has this frame
             finally:
                 self._scopes.discard(scope)
+                if self._over is not None and not self._scopes:
+                    self._over.set()
+
+    async def wait(self) -> None:
+        """Wait until those that run are over, after `cancel()`: what they clean up ends it.
+
+        Cancellation: harmless.
+        """
+        if self._scopes:
+            self._over = Latch()
+            await self._over.wait()
 
 
 def check_awaitable(name: str, value: Awaitable[_T]) -> Awaitable[_T]:
@@ -109,9 +125,33 @@ def check_awaitable(name: str, value: Awaitable[_T]) -> Awaitable[_T]:
     return value
 
 
+def application_error(name: str, error: BaseException) -> BaseException | None:
+    """Give what there is in what has left a function of the application's, but its cancellation.
+
+    A cancellation beside an error, which trio gives in one group, will be met again. On asyncio a
+    CancelledError may also be that of another task, whose result was asked for.
+    """
+    rest = without_cancellation(error)
+    if rest is not None or _is_cancelled():
+        return rest
+    foreign = RuntimeError(f"{name} was left by the cancellation of a task that it waited for")
+    foreign.__cause__ = error
+    return foreign
+
+
+def _is_cancelled() -> bool:
+    """Say whether the task that runs now is being cancelled, where its being met does not tell."""
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        return True
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
 def without_cancellation(error: BaseException) -> BaseException | None:
     """Give what there is in `error` besides cancellation; trio makes one group of both."""
     cancelled = get_cancelled_exc_class()
     if isinstance(error, BaseExceptionGroup):
-        return error.split(cancelled)[1]
+        found, rest = error.split(cancelled)
+        return error if found is None else rest  # itself: it may be of the application's own class
     return None if isinstance(error, cancelled) else error

@@ -16,6 +16,9 @@ BytesLike = bytes | bytearray | memoryview
 DataLike = str | bytes | bytearray | memoryview
 """A message as it is sent: str for Text, a bytes-like object for Binary."""
 
+DATA_TYPES: Final = (str, bytes, bytearray, memoryview)
+"""The same for isinstance(), made once: send() asks it for each message."""
+
 
 class Opcode(enum.IntEnum):
     """What a frame carries (RFC 6455 section 5.2)."""

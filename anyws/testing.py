@@ -24,9 +24,9 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._client import wrap_client
 from ._connection import Connection
-from ._keepalive import PATIENCE
 from ._lifespan import Lifespan
 from ._opening import client_connection, server_connection
+from ._patience import PATIENCE
 from ._serving import serve, wrap_server
 from ._transports import wrap
 
@@ -76,6 +76,9 @@ class MemoryStream(ByteStream):
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Receive, as any ByteStream does.
 
+        Raises:
+            EndOfStream, ClosedResourceError: as any ByteStream does.
+
         Cancellation: nothing is lost.
         """
         await checkpoint()
@@ -94,6 +97,9 @@ class MemoryStream(ByteStream):
 
     async def send(self, item: bytes) -> None:
         """Send, as any ByteStream does.
+
+        Raises:
+            BrokenResourceError, ClosedResourceError: as any ByteStream does.
 
         Cancellation: a part of the data may have been sent.
         """
@@ -157,6 +163,9 @@ class FaultyStream(ByteStream):
         reset_after: bytes, sent and received together, after which the stream is broken; None is
             never.
         stall_after: likewise, after which nothing moves any more.
+
+    Raises:
+        ValueError: `split` is under 1.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint
 
 import anyws
 from anyws import broadcast, broadcast_wait, sansio
-from anyws._lifespan import raise_bare
+from anyws._lifespan import bare
 from anyws.testing import connection_pair
 from tests.blocks import settle
 from tests.endings import takes
@@ -121,6 +121,8 @@ async def test_wrong_arguments_are_told_before_anything_is_sent() -> None:
     async with servers(1) as (connections, (peer,)):
         with pytest.raises(ValueError, match="slow 'wait', expected 'close' or 'drop'"):
             broadcast(connections, "a", slow="wait")
+        with pytest.raises(TypeError, match=r"slow \[\], expected 'close' or 'drop'"):
+            broadcast(connections, "a", slow=[])  # type: ignore[arg-type]  # that is it
         with pytest.raises(ValueError, match="timeout of 0 seconds is not above 0"):
             await broadcast_wait(connections, "a", timeout=0)
         broadcast(connections, "next")
@@ -396,7 +398,7 @@ async def test_interrupt_among_cancellations_stays_bare() -> None:
             raise
     group = BaseExceptionGroup("", [found, BaseExceptionGroup("", [found, Interrupt()])])
     with pytest.raises((Interrupt, cancelled)) as raised:
-        raise_bare(group)
+        raise bare(group) from None
     assert raised.type is Interrupt
 
 

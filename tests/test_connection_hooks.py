@@ -5,12 +5,14 @@ The hooks of the opening handshake, `process_request` and its like, stand in `te
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+import trio
 from anyio.lowlevel import checkpoint
 
 import anyws
@@ -594,6 +596,49 @@ async def test_error_of_a_hook_is_logged_once_and_harms_nothing(
     for record, name in zip(records, names, strict=True):
         assert record.exc_info is not None
         assert str(record.exc_info[1]) == name
+
+
+class OfAnotherKind(BaseException):
+    """As pytest's Failed, or a cancellation of a task whose result was asked for."""
+
+
+@virtual
+@both_roles
+async def test_error_of_a_hook_that_is_no_exception_harms_nothing_either(
+    pair: Pair, caplog: pytest.LogCaptureFixture, anyio_backend_name: str
+) -> None:
+    class Hooks(anyws.Hooks):
+        def message_received(self, ws: anyws.Connection, message: object) -> None:
+            raise OfAnotherKind if anyio_backend_name == "trio" else asyncio.CancelledError
+
+        def closed(self, ws: anyws.Connection) -> None:
+            raise OfAnotherKind
+
+    async with pair(hooks=Hooks()) as (ws, peer), anyio.create_task_group() as tg:
+        await peer.send(TEXT, b"a")
+        assert await ws.recv() == "a"
+        tg.start_soon(closes_well, peer)
+        await ws.close()
+    records = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [record.getMessage() for record in records] == [
+        f"hook {name} failed, told once for the connection"
+        for name in ("message_received", "closed")
+    ]
+    assert all(vars(record)["websocket"] is ws for record in records)
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_interrupt_of_a_hook_leaves_bare(interrupt: type[BaseException]) -> None:
+    class Hooks(anyws.Hooks):
+        def message_sent(self, ws: anyws.Connection, message: object) -> None:
+            raise interrupt
+
+    async def main() -> None:
+        async with connection_pair(hooks=Hooks()) as (client, _):
+            await client.send("a")
+
+    with pytest.raises(interrupt):
+        trio.run(main)
 
 
 @pytest.mark.parametrize(

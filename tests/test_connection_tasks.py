@@ -200,6 +200,18 @@ async def test_error_of_a_task_is_logged_once_with_its_traceback(
 
 
 @both_roles
+async def test_log_says_whose_task_failed(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    async with pair() as (ws, peer), background(closes_well, peer):
+        ws.start_soon(fail)
+        await ws.wait_closed()
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert vars(record)["websocket"] is ws
+
+
+@both_roles
 async def test_error_of_a_task_does_not_leave_the_block(pair: Pair) -> None:
     async def fail() -> None:
         raise ZeroDivisionError

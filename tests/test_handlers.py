@@ -169,8 +169,8 @@ async def test_error_beside_the_cancellation_of_a_handler_is_logged(
 @pytest.mark.parametrize("anyio_backend", [backend_options("asyncio", virtual=False)])
 @pytest.mark.behaviour(100)
 @pytest.mark.parametrize("message", [b"cancel", b"cancel in a group"])
-async def test_handler_that_is_cancelled_by_asyncio_harms_no_sibling(
-    anyio_backend: tuple[str, dict[str, Any]], message: bytes
+async def test_cancellation_of_a_task_that_a_handler_waited_for_is_an_error_of_the_handler(
+    anyio_backend: tuple[str, dict[str, Any]], message: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def handler(ws: anyws.Connection) -> None:
         async for data in ws:
@@ -187,11 +187,58 @@ async def test_handler_that_is_cancelled_by_asyncio_harms_no_sibling(
             await open_peer(sibling)
             await open_peer(peer)
             await peer.send(TEXT, message)
+            assert (await peer.answer_close()).code == 1011
+            await sibling.send(TEXT, b"unharmed")
+            assert (await sibling.read_frame()).payload == b"unharmed"
+    assert loud_records(caplog) == ["anyws.server: connection handler failed"]
+    assert caplog.records[-1].exc_info is not None
+    error = caplog.records[-1].exc_info[1]
+    assert str(error) == "the handler was left by the cancellation of a task that it waited for"
+
+
+@pytest.mark.parametrize("anyio_backend", [backend_options("asyncio", virtual=False)])
+async def test_handler_whose_task_is_cancelled_by_asyncio_harms_no_sibling(
+    anyio_backend: tuple[str, dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def handler(ws: anyws.Connection) -> None:
+        async for data in ws:
+            if data == "cancel":
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+            await ws.send(data)
+
+    async with serving(handler) as server:
+        async with raw_client(server.port) as sibling, raw_client(server.port) as peer:
+            await open_peer(sibling)
+            await open_peer(peer)
+            await peer.send(TEXT, b"cancel")
+            assert (await peer.read_frame()).payload == b"cancel"
             assert (await peer.read_frame()).code == 1001
             with suppress(anyio.BrokenResourceError):  # dropped: the end may be a reset
                 await peer.read_until_eof()
             await sibling.send(TEXT, b"unharmed")
             assert (await sibling.read_frame()).payload == b"unharmed"
+    assert loud_records(caplog) == []
+
+
+class ErrorsOfTheApplication(ExceptionGroup[Exception]):
+    """A group that an application has a class of its own for."""
+
+
+@pytest.mark.behaviour(100)
+async def test_group_of_a_handler_leaves_the_block_as_itself_when_it_is_to_raise() -> None:
+    error = ErrorsOfTheApplication("several", [LookupError()])
+
+    async def handler(ws: anyws.Connection) -> None:
+        raise error
+
+    with pytest.raises(ErrorsOfTheApplication) as caught:
+        async with serving(handler, handler_errors="raise") as server:
+            async with raw_client(server.port) as peer:
+                await open_peer(peer)
+                await anyio.sleep_forever()
+    assert caught.value is error
 
 
 @pytest.mark.behaviour(100)

@@ -146,6 +146,33 @@ async def test_error_of_process_request_is_a_500_and_logged_once(
     assert caplog.records[-1].exc_info is not None
 
 
+@pytest.mark.parametrize("name", ["process_request", "process_response"])
+async def test_error_of_a_hook_is_logged_when_the_server_is_dropped_meanwhile(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    waits = anyio.Event()
+
+    async def hook(*_: Any) -> None:
+        try:
+            waits.set()
+            await anyio.sleep_forever()
+        finally:
+            raise ValueError("no clean end")
+
+    async def hook_with_tasks(*_: Any) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hook)
+            await anyio.sleep_forever()
+
+    with pytest.raises(KeyError):
+        async with serving_memory(**{name: hook_with_tasks}) as (_, connect):
+            peer = await connect()
+            await peer.send_bytes(REQUEST + b"\r\n")
+            await waits.wait()
+            raise KeyError
+    assert loud_records(caplog) == [f"anyws.server: {name} failed"]
+
+
 @pytest.mark.behaviour(106)
 async def test_process_request_sees_the_request_and_fills_its_data() -> None:
     requests: list[anyws.Request] = []

@@ -943,16 +943,22 @@ async def test_cancelled_send_does_not_hide_that_the_peer_stopped_reading(pair: 
 
 
 class Quiet:
-    """A line on which nothing ever waits to leave, and its timer.
+    """A line on which nothing waits to leave unless told, and its timer.
 
     Args:
         tasks: where the timer runs.
     """
 
     def __init__(self, tasks: TaskGroup) -> None:
+        self.tasks = tasks
         self.sent_size = 0
         self.write_buffer_size = 0
-        self.set_timer = TaskTimer(tasks).set
+        self.settings = 0
+        self._timer = TaskTimer(tasks)
+
+    def set_timer(self, deadline: float, callback: Callable[[], None] | None) -> None:
+        self.settings += 1
+        self._timer.set(deadline, callback)
 
 
 class Station:
@@ -978,13 +984,13 @@ class Station:
 @asynccontextmanager
 async def keeping_alive(
     station: Station, interval: float | None, timeout: float | None
-) -> AsyncGenerator[tuple[Keepalive, TaskGroup], None]:
+) -> AsyncGenerator[tuple[Keepalive, Quiet], None]:
     """Run a Keepalive until the block is left, and stop it then."""
     async with create_task_group() as tasks:
         line = Quiet(tasks)
         keepalive = Keepalive(interval, timeout)
         keepalive.start(station, line, tasks)
-        yield keepalive, tasks
+        yield keepalive, line
         keepalive.stop()
         line.set_timer(math.inf, None)
 
@@ -1050,9 +1056,9 @@ async def test_keepalive_leaves_the_timer_alone_when_its_ping_is_the_end() -> No
 
 async def test_keepalive_runs_on_when_the_scope_around_it_is_cancelled() -> None:
     station = Station()
-    async with keeping_alive(station, 5, None) as (_, tasks):
+    async with keeping_alive(station, 5, None) as (_, line):
         await sleep(1)
-        tasks.cancel_scope.cancel()
+        line.tasks.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
             await sleep(10)
     assert len(station.sent) == 2
@@ -1081,6 +1087,33 @@ async def test_keepalive_expires_once() -> None:
     assert station.expired == 1
 
 
+async def test_what_has_left_before_a_later_ping_is_no_life() -> None:
+    station = Station()
+    async with keeping_alive(station, 5, 20) as (_, line):
+        await sleep(6)
+        line.sent_size += 10  # the first Ping
+        await sleep(13)
+        line.write_buffer_size = 1000  # a message that stays, in front of the fourth Ping
+        await sleep(5.9)
+        assert station.expired == 0
+        await sleep(0.2)
+        assert station.expired == 1
+
+
+async def test_keepalive_looks_at_what_leaves_only_until_the_pong_has_come() -> None:
+    station = Station()
+    async with keeping_alive(station, 3600, 20) as (_, line):
+        line.write_buffer_size = 1000
+        await sleep(3605)
+        line.sent_size, line.write_buffer_size = 1000, 0
+        station.pings.receive_pong(station.sent[0])
+        await sleep(5)
+        settings = line.settings
+        await sleep(3500)
+        assert line.settings == settings
+        assert station.expired == 0
+
+
 async def test_keepalive_lets_the_reader_run_before_it_expires() -> None:
     station = Station()
 
@@ -1089,10 +1122,10 @@ async def test_keepalive_lets_the_reader_run_before_it_expires() -> None:
             await checkpoint()
         keepalive.see_life()
 
-    async with keeping_alive(station, 5, 3) as (keepalive, tasks):
+    async with keeping_alive(station, 5, 3) as (keepalive, line):
         await sleep(6)
         let_time_pass(60)
-        tasks.start_soon(read_what_waits)
+        line.tasks.start_soon(read_what_waits)
         await sleep(1)
     assert station.expired == 0
 

@@ -437,26 +437,39 @@ async def test_cancelling_one_of_many_waits_leaves_the_others(pair: Pair) -> Non
 
 @pytest.mark.behaviour(83)
 async def test_cancelled_ping_goes_out_whole_when_the_peer_does_not_read(pair: Pair) -> None:
+    async with pair(max_buffer_size=300, write_limit=950) as (ws, peer):
+        await ws.send(b"z" * 900)  # there is room for no more than the Ping
+        with move_on_after(1) as scope:
+            await ws.ping(b"x" * 125)
+        assert scope.cancelled_caught
+        _, ping = await read_frames(peer, 2)
+        assert (ping.opcode, ping.payload) == (PING, b"x" * 125)
+        with pytest.raises(ConcurrencyError):
+            await ws.ping(b"x" * 125)
+        await peer.send(PONG, b"x" * 125)
+        await sleep(1)
+        assert ws.latency == pytest.approx(1)
+        await ws.ping(b"x" * 125)
+        assert (await peer.read_frame()).payload == b"x" * 125
+
+
+@pytest.mark.behaviour(83)
+@pytest.mark.parametrize("control", ["ping", "pong"])
+async def test_nothing_is_left_by_each_that_is_cancelled_while_the_peer_does_not_read(
+    pair: Pair, control: str
+) -> None:
     async with pair(max_buffer_size=300, write_limit=100) as (ws, peer):
         with move_on_after(1):
             await ws.send(b"z" * 1000)
-        with move_on_after(1) as scope:
-            await ws.ping(b"x" * 125)
-        assert scope.cancelled_caught
-        with move_on_after(1) as scope:
-            await ws.pong(b"y" * 125)
-        assert scope.cancelled_caught
-        with pytest.raises(ConcurrencyError):
-            await ws.ping(b"x" * 125)
-        message, ping, pong = await read_frames(peer, 3)
-        assert message.payload == b"z" * 1000
-        assert (ping.opcode, ping.payload) == (PING, b"x" * 125)
-        assert (pong.opcode, pong.payload) == (PONG, b"y" * 125)
-        await peer.send(PONG, b"x" * 125)
-        await sleep(1)
-        assert ws.latency == pytest.approx(2)
-        await ws.ping(b"x" * 125)
-        assert (await peer.read_frame()).payload == b"x" * 125
+        unsent = ws._transport.write_buffer_size
+        for _ in range(100):
+            with move_on_after(1) as scope:
+                await getattr(ws, control)(b"y" * 125)
+            assert scope.cancelled_caught
+        assert ws._transport.write_buffer_size == unsent
+        assert (await peer.read_frame()).payload == b"z" * 1000
+        await ws.ping(b"y" * 125)  # none of those waits for its Pong
+        assert (await peer.read_frame()).opcode == PING
 
 
 @pytest.mark.behaviour(83)
@@ -674,16 +687,13 @@ async def test_flood_of_empty_pings_is_bounded_when_the_peer_does_not_read(pair:
 async def test_ping_of_ours_goes_out_behind_the_newest_pong_when_the_peer_does_not_read(
     pair: Pair,
 ) -> None:
-    async with (
-        pair(max_buffer_size=300, write_limit=(100, 99)) as (ws, peer),
-        create_task_group() as tasks,
-    ):
+    async with pair(max_buffer_size=300, write_limit=(100, 99)) as (ws, peer):
         with move_on_after(1):
             await ws.send(b"x" * 1000)
         for number in range(100):
             await peer.send(PING, b"%d" % number)
         await sleep(1)
-        tasks.start_soon(ws.ping, b"ours")
+        ws._link.send_ping()  # that of keepalive, which waits for nothing
         await sleep(1)
         for number in range(100, 200):
             await peer.send(PING, b"%d" % number)
@@ -691,7 +701,7 @@ async def test_ping_of_ours_goes_out_behind_the_newest_pong_when_the_peer_does_n
         message, early, ping, late = await read_frames(peer, 4)
         assert message.payload == b"x" * 1000
         assert (early.opcode, early.payload) == (PONG, b"99")
-        assert (ping.opcode, ping.payload) == (PING, b"ours")
+        assert ping.opcode == PING
         assert (late.opcode, late.payload) == (PONG, b"199")
 
 

@@ -53,6 +53,29 @@ async def test_next_connection_follows_when_the_body_ends() -> None:
     assert server.waits == [0.5, 1]
 
 
+async def test_tasks_of_a_connection_are_over_before_the_next_follows() -> None:
+    events: list[str] = []
+
+    async def clean_up() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(20)
+            events.append("cleaned up")
+
+    server = Server(stays)
+    async with memory_network() as network:
+        network.script(server)
+        async with anyws.reconnect("ws://localhost/", backoff=STEADY) as session:
+            async for ws in session:
+                events.append("connection")
+                if len(events) > 1:
+                    break
+                ws.start_soon(clean_up)
+    assert events == ["connection", "cleaned up", "connection"]
+
+
 async def test_next_connection_follows_when_the_server_closes() -> None:
     server = Server(closes_after(15), closes_after(15, 1001), stays)
     _, attempts = await first_message(server)

@@ -477,6 +477,23 @@ async def test_send_lets_others_run_now_and_then_and_not_each_time(pair: Pair) -
         tg.cancel_scope.cancel()
 
 
+async def test_send_of_a_large_message_that_compresses_well_lets_others_run(pair: Pair) -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await checkpoint()
+            turns += 1
+
+    async with pair(write_limit=None, **DEFLATE) as (ws, _), anyio.create_task_group() as tg:
+        tg.start_soon(count)
+        for _ in range(20):
+            await ws.send("x" * 40_000)
+        assert turns >= 10
+        tg.cancel_scope.cancel()
+
+
 # Cancellation.
 
 

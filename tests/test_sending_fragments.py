@@ -373,6 +373,30 @@ async def test_iterable_that_is_cancelled_before_its_first_item_sends_nothing(
 
 
 @pytest.mark.behaviour(74)
+async def test_send_by_who_makes_the_fragments_is_an_error_and_no_wait_for_ever(pair: Pair) -> None:
+    async with pair() as (ws, peer):
+
+        async def items() -> AsyncIterator[str]:
+            yield "a"
+            with pytest.raises(anyws.ConcurrencyError, match="a fragmented message"):
+                await ws.send("between")
+            with pytest.raises(anyws.ConcurrencyError, match="a fragmented message"):
+                await ws.send(["be", "tween"])
+            await ws.ping()
+            yield "b"
+
+        with anyio.fail_after(5):
+            await ws.send(items())
+            await ws.send("next")
+        assert await next_data(peer) == (TEXT, b"a", False)
+        assert (await peer.read_frame()).opcode == PING
+        assert await next_data(peer) == (CONT, b"b", False)
+        assert await next_data(peer) == (CONT, b"", True)
+        assert await next_data(peer) == (TEXT, b"next", True)
+        await peer.finish()
+
+
+@pytest.mark.behaviour(74)
 async def test_concurrent_fragmented_sends_never_interleave(pair: Pair) -> None:
     letters = "abcdef"
     async with pair() as (ws, peer):

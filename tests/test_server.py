@@ -269,7 +269,14 @@ async def test_bad_argument_is_a_valueerror_of_the_call(arguments: Any, text: st
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"subprotocols": "chat"}, {"origins": "http://a.example"}, {"server_header": 1}]
+    "arguments",
+    [
+        {"subprotocols": "chat"},
+        {"origins": "http://a.example"},
+        {"server_header": 1},
+        {"compression": 5},
+        {"handler_errors": []},
+    ],
 )
 async def test_argument_of_a_wrong_type_is_a_typeerror_of_the_call(arguments: Any) -> None:
     with pytest.raises(TypeError):

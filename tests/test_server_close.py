@@ -365,6 +365,38 @@ async def test_half_open_client_that_does_not_read_holds_nobody_up() -> None:
         assert anyio.current_time() - started_at < 3
 
 
+@pytest.mark.behaviour(97, 106)
+@pytest.mark.parametrize("grace", [10, None])
+async def test_answer_that_is_being_sent_is_completed(grace: float | None) -> None:
+    def refuse(request: anyws.Request) -> anyws.Response:
+        return request.respond(403, "x" * 10_000)
+
+    async with serving_memory(process_request=refuse) as (server, connect):
+        peer = await connect(1000)
+        await peer.send_bytes(REQUEST + b"\r\n")
+        await anyio.sleep(1)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(functools.partial(server.close, grace=grace))
+            await anyio.sleep(1)
+            answer = parse_answer(await peer.read_until_eof())
+            await peer.finish()
+    assert (answer.status, len(answer.body)) == (403, 10_000)
+
+
+@pytest.mark.behaviour(90, 97)
+async def test_answer_that_nobody_reads_takes_no_longer_than_the_grace() -> None:
+    def refuse(request: anyws.Request) -> anyws.Response:
+        return request.respond(403, "x" * 10_000)
+
+    async with serving_memory(process_request=refuse) as (server, connect):
+        peer = await connect(1000)
+        await peer.send_bytes(REQUEST + b"\r\n")
+        await anyio.sleep(1)
+        started_at = anyio.current_time()
+        await server.close(grace=2)
+        assert anyio.current_time() - started_at == pytest.approx(2)
+
+
 @pytest.mark.behaviour(97)
 async def test_client_that_was_refused_before_gets_no_second_answer(
     caplog: pytest.LogCaptureFixture,

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import signal
 import socket
 import struct
 import sys
 import weakref
 from contextlib import asynccontextmanager
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+import trio
 from anyio import CancelScope, EndOfStream, create_task_group, fail_after
 from anyio.abc import SocketAttribute
 from anyio.lowlevel import checkpoint
@@ -542,6 +545,66 @@ async def test_loss_of_writing_is_told_when_the_transport_is_closed_in_the_same_
         transport.write(b"a")
         assert transport.close()
         assert isinstance(run.write_error, BrokenPipeError)
+
+
+# Accepting.
+
+
+def test_interrupt_of_the_user_does_not_undo_what_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> bytes:
+        async with counted() as (transport, _, far), running(transport):
+            tasks = transport._task_group  # type: ignore[attr-defined]  # that of a TrioTransport
+
+            def start_soon(*arguments: Any) -> None:
+                signal.raise_signal(signal.SIGINT)
+                tasks.start_soon(*arguments)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(transport, "_task_group", SimpleNamespace(start_soon=start_soon))
+                with pytest.raises(KeyboardInterrupt):
+                    transport.write(b"a")
+                    transport.write(b"b")  # it is sent at the end of the turn
+                    await checkpoint()
+            await settle()
+            return receive_all(far)
+
+    assert trio.run(main) == b"ab"
+
+
+class GoneSocket(socket.socket):
+    """A socket of a client that has left, of which macOS says so when an option is set."""
+
+    def setsockopt(self, *arguments: Any) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+
+async def test_client_that_has_left_before_it_is_taken_is_no_trouble(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    accepted: list[socket.socket] = []
+    served = anyio.Event()
+
+    def accept(listening: socket.socket) -> tuple[socket.socket, Any]:
+        descriptor, address = listening._accept()  # type: ignore[attr-defined]  # what it does
+        kind = socket.socket if accepted else GoneSocket
+        accepted.append(kind(listening.family, listening.type, listening.proto, descriptor))
+        return accepted[-1], address
+
+    async def serve(transport: Transport) -> None:
+        await transport.aclose()
+        served.set()
+
+    async with await listen() as listener, create_task_group() as tg:
+        monkeypatch.setattr(socket.socket, "accept", accept)
+        port = listener.extra(SocketAttribute.local_port)
+        with fail_after(LIMIT):
+            tg.start_soon(listener.serve, serve)
+            for _ in range(2):
+                async with await anyio.connect_tcp("127.0.0.1", port):
+                    await settle()
+            await served.wait()
+        tg.cancel_scope.cancel()
+    assert accepted[0].fileno() == -1
 
 
 # Addresses.

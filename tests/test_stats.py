@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 import anyws
-from anyws import _keepalive
+from anyws import _stalls
 from anyws.testing import memory_stream_pair
 from tests.endings import both_roles, closes_well
 from tests.receiving import DEFLATE, RSV1, deflate
@@ -312,7 +312,7 @@ async def test_pings_and_pongs_are_counted(pair: Pair) -> None:
 @pytest.fixture
 def virtual_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure stalls by the clock of the event loop, which is the test's own."""
-    monkeypatch.setattr(_keepalive, "monotonic", anyio.current_time)
+    monkeypatch.setattr(_stalls, "monotonic", anyio.current_time)
 
 
 @virtual

@@ -16,7 +16,7 @@ from anyio.abc import SocketAttribute
 
 from anyws import _transports
 from anyws._transports import listen_tcp, listen_unix, open_tcp, open_unix, wrap_tls
-from anyws.testing import memory_stream_pair
+from anyws.testing import MemoryStream, memory_stream_pair
 from tests.tls import STRANGER, client_context, server_context
 from tests.transports import LIMIT
 
@@ -198,6 +198,23 @@ async def test_stream_is_closed_when_the_certificate_is_refused(hostname: str) -
             await wrap_tls(near, client_context(), server_side=False, server_hostname=hostname)
     await check_closed(near)
     await check_closed(far)
+
+
+class BadlyClosed(MemoryStream):
+    """A stream whose end fails."""
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        raise anyio.BrokenResourceError
+
+
+@pytest.mark.virtual_time
+async def test_error_of_closing_does_not_hide_that_of_tls() -> None:
+    near, far = memory_stream_pair()
+    await far.send(b"GET / HTTP/1.1\r\n\r\n")
+    near.__class__ = BadlyClosed
+    with pytest.raises(ssl.SSLError):
+        await wrap_tls(near, server_context(), server_side=True)
 
 
 @pytest.mark.virtual_time

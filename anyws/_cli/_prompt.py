@@ -132,7 +132,8 @@ class Prompt:
             else:
                 self._loop.call_soon_threadsafe(self._print_above)
         while len(self._waiting) > _MAX_WAITING:
-            self._printed = Event()
+            if self._printed.is_set():  # others may wait for it too
+                self._printed = Event()
             await self._printed.wait()
 
     def redraw(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -157,12 +158,18 @@ async def wrap_tls(
         )
         await transport.shake_hands()
     except (EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError) as exc:
-        await aclose_forcefully(stream)
+        await _drop(stream)
         raise ConnectionResetError("connection lost during the TLS handshake") from exc
     except BaseException:
-        await aclose_forcefully(stream)
+        await _drop(stream)
         raise
     return transport
+
+
+async def _drop(stream: ByteStream) -> None:
+    """Close a stream at once; what that meets must not take the place of why."""
+    with suppress(Exception):
+        await aclose_forcefully(stream)
 
 
 def wrap(stream: ByteStream, *, chunk_size: int = 65536) -> Transport:

@@ -82,9 +82,14 @@ class NativeListener(Listener[Transport]):
                     if self._socket.fileno() == -1:
                         raise ClosedResourceError from exc
                     raise
-                raw.setblocking(False)
-                if self._is_tcp:
-                    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                try:
+                    raw.setblocking(False)
+                    if self._is_tcp:
+                        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                except OSError:
+                    # Its client has left already, which macOS says here.
+                    raw.close()
+                    continue
                 task_group.start_soon(handler, self._make_transport(raw))
             else:
                 await checkpoint()

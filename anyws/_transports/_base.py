@@ -53,7 +53,7 @@ class Transport(ByteStream):
     """A byte stream that also takes writes without waiting.
 
     An opening handshake uses it as the ByteStream that it is. From `start()` on it reads and sends
-    by itself, and everybody calls what is not async.
+    by itself; what is not async may be called from any callback.
     """
 
     write_buffer_size: int

@@ -19,6 +19,7 @@ from anyio.abc import SocketAttribute
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._base import Transport
+from ._coalescing import COALESCE_SIZE, pop_coalesced
 from ._draining import Draining
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from ._base import Receiver
-
-# What one system call gets of many small writes at the most, and what waits for the end of a turn.
-_COALESCE_SIZE = 65536
 
 # More writes than that in one turn are a burst.
 _BURST = 8
@@ -289,7 +287,7 @@ class SocketTransport(Transport):
             assert self._chunks is not None
             self._chunks.append(data)
             self.write_buffer_size += len(data)
-            if self.write_buffer_size >= _COALESCE_SIZE:
+            if self.write_buffer_size >= COALESCE_SIZE:
                 self._flush()
             return
         if self._write_ended or self._eof_written:
@@ -312,7 +310,7 @@ class SocketTransport(Transport):
             self._flush_soon()
         if not self._blocked:
             self._corking = self._flush_due
-            if self.write_buffer_size >= _COALESCE_SIZE:
+            if self.write_buffer_size >= COALESCE_SIZE:
                 self._flush()
 
     def write_pair(self, head: bytes, body: bytes) -> None:
@@ -420,7 +418,7 @@ class SocketTransport(Transport):
         chunks = self._chunks
         if chunks is None:
             chunks = self._chunks = deque()
-        if len(chunks) > 1 and size <= _COALESCE_SIZE and not self._latest:
+        if len(chunks) > 1 and size <= COALESCE_SIZE and not self._latest:
             together = b"".join(chunks)
             chunks.clear()
             chunks.append(together)
@@ -428,14 +426,7 @@ class SocketTransport(Transport):
             if self._latest:
                 chunks.append(self._latest)
                 self._latest = b""
-            data = chunks.popleft()
-            if chunks and len(data) < _COALESCE_SIZE:
-                parts = [data]
-                size = len(data)
-                while chunks and size + len(chunks[0]) <= _COALESCE_SIZE:
-                    size += len(chunks[0])
-                    parts.append(chunks.popleft())
-                data = b"".join(parts)
+            data = pop_coalesced(chunks)
             try:
                 sent = self._socket.send(data)
             except BlockingIOError:

@@ -18,6 +18,7 @@ from anyio.abc import SocketStream
 from anyio.streams.tls import TLSStream
 
 from ._base import Transport
+from ._coalescing import COALESCE_SIZE, pop_coalesced
 from ._draining import Draining
 from ._timer import TaskTimer
 
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from anyio.abc import AnyByteStream, ByteStream, TaskGroup
 
     from ._base import Receiver
-
-# What one call of stream.send gets of many small writes at the most.
-_COALESCE_SIZE = 65536
 
 
 class StreamTransport(Transport):
@@ -168,17 +166,10 @@ class StreamTransport(Transport):
                 chunks.append(self._latest)
                 self._latest = b""
             self.peak_buffer_size = max(self.peak_buffer_size, self.write_buffer_size)
-            data = chunks.popleft()
-            if chunks and len(data) < _COALESCE_SIZE:
-                parts = [data]
-                size = len(data)
-                while chunks and size + len(chunks[0]) <= _COALESCE_SIZE:
-                    size += len(chunks[0])
-                    parts.append(chunks.popleft())
-                data = b"".join(parts)
-            for start in range(0, len(data), _COALESCE_SIZE):
+            data = pop_coalesced(chunks)
+            for start in range(0, len(data), COALESCE_SIZE):
                 # Piece by piece, so that it can be seen whether the peer reads.
-                piece = data[start : start + _COALESCE_SIZE]
+                piece = data[start : start + COALESCE_SIZE]
                 await self._stream.send(piece)  # the peer's reading, or abort(), ends it
                 self.write_buffer_size -= len(piece)
                 self.sent_size += len(piece)

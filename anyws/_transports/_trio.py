@@ -249,6 +249,8 @@ class TrioTransport(SocketTransport):
             return False
         return True
 
+    # An interrupt of the user's in here would leave what is due undone for ever, a Close among it.
+    @trio.lowlevel.enable_ki_protection
     def _call_soon(self, callback: Callable[[], None]) -> None:
         if self._due or self._parked is not None:
             self._due.append(callback)

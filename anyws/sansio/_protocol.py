@@ -447,9 +447,14 @@ class Protocol:
         """Fail the connection (RFC 6455 section 7.1.7): `data_to_send()` has the Close frame.
 
         The reason is cut to what fits. Nothing that still comes from the peer has a meaning.
+
+        Raises:
+            ValueError: the code is none that may be sent.
+            TypeError: the code is no int, or the reason no str.
         """
+        close = check_close(code, cut_reason(reason))
         if self.close_sent is None:
-            self._queue_close(Close(int(code), cut_reason(reason)))
+            self._queue_close(close)
         self._step(_Step.CLOSE)
         self.eof_to_send = True
 

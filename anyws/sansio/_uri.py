@@ -171,6 +171,9 @@ def _parse(uri: str) -> WebSocketURI:
     authority = _AUTHORITY_END.split(rest, maxsplit=1)[0]
     path, _, query = rest[len(authority) :].partition("?")
     user_info, at, host_and_port = authority.rpartition("@")
+    if "\\" in user_info:
+        # Browsers take it for a slash: the host that they find is another one than the one here.
+        raise _Flaw("user and password have a backslash; it is written %5C")
     host, port = _split_port(host_and_port)
     return WebSocketURI(
         secure=scheme == "wss",

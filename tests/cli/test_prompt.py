@@ -209,6 +209,25 @@ async def test_flood_waits_for_the_terminal(monkeypatch: pytest.MonkeyPatch) -> 
         await here.until_lines(*(f"< {number}" for number in range(989, 1000)), ">")
 
 
+async def test_two_who_wait_for_the_terminal_both_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_prompt, "_MAX_WAITING", 4)
+    shown = 0
+
+    async def show(here: Desk) -> None:
+        nonlocal shown
+        for _ in range(500):
+            await here.prompt.show("< a")
+            shown += 1
+
+    async with desk() as here:
+        await here.until_lines(">")
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(show, here)
+                tasks.start_soon(show, here)
+    assert shown == 1000
+
+
 async def test_block_that_is_left_at_once_leaves_no_thread() -> None:
     async with desk() as here:
         here.prompt.stop()

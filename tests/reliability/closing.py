@@ -123,7 +123,7 @@ async def lives_and_fails(cut: Cut, ws: anyws.Connection) -> None:
 
 
 def _codes_of(cut: Cut, body: Body) -> set[int | None]:
-    """Give the close codes that the peer may see (API rule R4)."""
+    """Give the close codes that the peer may see: each way out of a block has its own."""
     code = 1011 if body in {fails, lives_and_fails} else 1000
     if body in {leaves, fails} or not cut.cancelled:
         # The Close is written before anything is waited for; cancelled or not, it goes out.

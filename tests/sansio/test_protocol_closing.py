@@ -389,6 +389,15 @@ def test_reason_of_fail_is_cut_to_what_fits() -> None:
     assert protocol.close_sent == Close(1011, "é" * 61)
 
 
+@pytest.mark.parametrize(("code", "error"), [(1006, ValueError), (0, ValueError), ("1", TypeError)])
+def test_fail_sends_no_code_that_may_not_be_sent(code: Any, error: type[Exception]) -> None:
+    protocol = Protocol(Role.SERVER)
+    with pytest.raises(error):
+        protocol.fail(code)
+    assert protocol.state is State.OPEN
+    assert protocol.data_to_send() == b""
+
+
 # How it ended.
 
 

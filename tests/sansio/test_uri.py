@@ -175,6 +175,7 @@ def test_repr_hides_user_information() -> None:
         ("ws://h/%4", "a percent sign is not followed by two hexadecimal digits"),
         ("ws://h/?%zz", "a percent sign is not followed by two hexadecimal digits"),
         ("ws://[fe80::1%eth0]/", "a percent sign is not followed by two hexadecimal digits"),
+        ("ws://h\\@evil.example/", "user and password have a backslash; it is written %5C"),
         ("ws://h/\ud800", "the path or the query has a lone surrogate"),
         ("ws://h/?\ud800", "the path or the query has a lone surrogate"),
         (
