@@ -116,7 +116,7 @@ def _measure_server(setup: Setup, variant: Variant, scenario: Scenario, number: 
         if scenario.deflate:
             check_negotiation(port)
         command = setup.generator.command(
-            scenario, setup.seconds, setup.warmup, port=port, raw=variant.raw
+            scenario, setup.seconds * scenario.times, setup.warmup, port=port, raw=variant.raw
         )
         with Process(command, setup.load_core) as load:
             start = Measurement(scenario.key, variant.name, number, details=details)
@@ -134,7 +134,9 @@ def _measure_client(setup: Setup, variant: Variant, scenario: Scenario, number: 
         )
         with _accept(listener, client) as connection:
             fd = connection.fileno()
-            command = setup.generator.command(scenario, setup.seconds, setup.warmup, fd=fd)
+            command = setup.generator.command(
+                scenario, setup.seconds * scenario.times, setup.warmup, fd=fd
+            )
             load = stack.enter_context(Process(command, setup.load_core, pass_fds=[fd]))
         # Only the generator has the connection now.
         start = Measurement(scenario.key, variant.name, number)
