@@ -1,7 +1,7 @@
 """How a connection has ended: what there is to raise, and whose error one is.
 
-Owns the cause and the error; what makes it end stands in `_link`. Apart from that, since a
-connection that is over still needs it, and for nobody who does is the link kept.
+Owns the cause and the error; what makes it end stands in `_link`. It is apart from that because it
+is needed when the connection is over, and must not keep it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ class Ending:
         settled: set when nothing more can be received, so that no more will be known.
     """
 
-    __slots__ = ("_protocol", "cause", "keepalive_expired", "settled")
+    __slots__ = ("_mark", "_protocol", "cause", "keepalive_expired", "settled")
 
     def __init__(self, protocol: Protocol, settled: Latch) -> None:
         self._protocol = protocol
+        # What tells our errors from those of another connection that ended in the same way; no part
+        # of us, for an error may be pickled, and kept long after.
+        self._mark = object()
         self.settled: Latch = settled
         """Set when it is known."""
         self.cause: BaseException | None = None
@@ -40,7 +43,7 @@ class Ending:
         if self.keepalive_expired:
             error = KeepaliveTimeout(error.rcvd, error.sent, error.rcvd_then_sent)
         error.__cause__ = self.cause
-        error._mark = self  # it tells our errors from those of another connection
+        error._mark = self._mark
         return error
 
     def iteration_end(self) -> ConnectionClosed | StopAsyncIteration:
@@ -61,4 +64,4 @@ class Ending:
         """Say whether `exc` tells nothing but this end, alone or in groups."""
         if isinstance(exc, BaseExceptionGroup):
             return all(self.is_of(error) for error in exc.exceptions)
-        return isinstance(exc, ConnectionClosed) and exc._mark is self
+        return isinstance(exc, ConnectionClosed) and exc._mark is self._mark

@@ -153,8 +153,7 @@ class OutgoingMessage:
         self._complete = fin
         if link.watcher is not None:
             link.watcher.fragment_sent(data, fin=fin)
-        await link.outbox.drain()
-        await link.outbox.yield_if_due()
+        await link.outbox.wait_behind(len(data))
 
 
 def _check_type(item: object) -> DataLike:

@@ -15,6 +15,7 @@ from ._http import Request, Response
 from ._inbox import Inbox
 from ._options import ConnectionOptions, Marks, check_plain_function
 from ._parking import Parking
+from ._tasks import ends_the_program
 from ._transports import Transport
 from ._types import DATA_TYPES, Data, DataLike, Event, Fragment
 from .sansio._protocol import Protocol
@@ -157,8 +158,7 @@ class WatchedConnection(Connection):
         self._transport.write(self._protocol.send_message(message, text, compress))
         # Behind it: what the hook may send must not overtake it.
         self._watcher.message_sent(message)
-        await link.outbox.drain()
-        await link.outbox.yield_if_due()
+        await link.outbox.wait_behind(len(message))
 
     def send_nowait(
         self, message: DataLike, *, text: bool | None = None, compress: bool | None = None
@@ -221,7 +221,7 @@ class _Watcher:
             self._take("fragment_sent", exc)
 
     def _take(self, name: str, exc: BaseException) -> None:
-        if isinstance(exc, KeyboardInterrupt | SystemExit):
+        if ends_the_program(exc):
             raise exc
         # Any other is an error of the hook, a cancellation too: what does not wait is not
         # cancelled, so that is one of another task, whose result it has asked for.

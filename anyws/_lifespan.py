@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from anyio import CancelScope, create_task_group, get_cancelled_exc_class
 
-from ._tasks import without_cancellation
+from ._tasks import ends_the_program, without_cancellation
 from ._types import Close, CloseCode
 
 if TYPE_CHECKING:
@@ -81,6 +81,9 @@ async def begin_connection(
         # An aborted transport is closed without waiting, which bounds the shield.
         with CancelScope(shield=True), suppress(Exception):
             await link.transport.aclose()
+        # Who waits for the end is told of it, and its timer and tasks end too.
+        with suppress(Exception):
+            await link.drop()
         raise
 
 
@@ -98,7 +101,7 @@ async def end_connection(connection: Connection, exc: BaseException | None) -> B
         if exc is None:
             connection._link.start_close(Close(CloseCode.NORMAL_CLOSURE))
             await connection.wait_closed()
-        elif is_cancellation(exc) or _ends_the_program(exc):
+        elif is_cancellation(exc) or ends_the_program(exc):
             await connection._link.drop()
         else:
             connection._link.start_close(Close(CloseCode.INTERNAL_ERROR))
@@ -141,7 +144,7 @@ async def leave_task_group(
         interruption = cancelled
     except BaseExceptionGroup as group:
         # Only KeyboardInterrupt and its like come out of a task of ours: they stay bare.
-        if interruption is None or not _ends_the_program(interruption):
+        if interruption is None or not ends_the_program(interruption):
             raise_as_is(bare(group))
     if interruption is not None and (exc is None or not is_cancellation(interruption)):
         raise interruption  # a KeyboardInterrupt wins over everything
@@ -152,31 +155,36 @@ def is_cancellation(error: BaseException) -> bool:
     return without_cancellation(error) is None
 
 
-def _ends_the_program(error: BaseException) -> bool:
-    """Say whether `error` is, or has in it, a KeyboardInterrupt or SystemExit.
-
-    On trio Ctrl-C interrupts the task that runs; on asyncio it cancels the main one. Neither is an
-    error of the endpoint, but "an endpoint is going away" (RFC 6455 section 7.4.1), at once.
-    """
-    ends = (KeyboardInterrupt, SystemExit)
-    if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(ends) is not None
-    return isinstance(error, ends)
-
-
-def bare(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Give the first KeyboardInterrupt, SystemExit or the like in one of our groups.
+def bare(group: BaseExceptionGroup[BaseException], depth: int = 1) -> BaseException:
+    """Give the first KeyboardInterrupt, SystemExit or the like in a group of ours.
 
     Or else its error, where it has but one; or the group.
+
+    Args:
+        group: what has left a task group.
+        depth: how many task groups, one in the other, it has left: what else is a group in it is
+            the application's own.
     """
-    errors = [
-        bare(error) if isinstance(error, BaseExceptionGroup) else error
-        for error in group.exceptions
-    ]
-    for error in errors:
-        if not isinstance(error, Exception) and not is_cancellation(error):
+    end = _find_end(group)
+    if end is not None:
+        return end
+    error: BaseException = group
+    for _ in range(depth):
+        if not isinstance(error, BaseExceptionGroup) or len(error.exceptions) > 1:
+            break
+        error = error.exceptions[0]
+    return error
+
+
+def _find_end(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            end = _find_end(error)
+            if end is not None:
+                return end
+        elif not isinstance(error, Exception) and not is_cancellation(error):
             return error
-    return errors[0] if len(errors) == 1 else group
+    return None
 
 
 def raise_as_is(error: BaseException) -> None:

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from .sansio._protocol import Protocol
 
 
+LARGE_SIZE = 2**15
+"""From how many bytes on a message is large: to compress it takes about a millisecond. Nor is it
+copied behind its header: an echo of 1 MiB took 820 microseconds, and takes 580 without that copy
+and the one of what is received."""
+
+
 class Outbox:
     """The way out of a connection, for the tasks that send.
 
@@ -101,14 +107,18 @@ class Outbox:
 
         Raises:
             ConnectionClosed: the connection is no longer open.
-            ConcurrencyError: what is sent is a fragment of a message that is sent in fragments.
+            ConcurrencyError: our own task is sending a message in fragments, and makes one of them.
 
         Cancellation: nothing was sent.
         """
         if not self._inbox.calls_left:
             await checkpoint_if_cancelled()
         if self.must_wait:
-            if self.fragmenting is not None and self._fragmenter == get_current_task().id:
+            if (
+                self.fragmenting is not None
+                and self._fragmenter == get_current_task().id
+                and self._protocol.state is OPEN
+            ):
                 raise ConcurrencyError(
                     "this task is sending a fragmented message, and would wait for its end for ever"
                 )
@@ -167,6 +177,28 @@ class Outbox:
             return await self._transport.drain(self._low)
         finally:
             self.stalls.end()
+
+    async def wait_behind(self, size: int) -> None:
+        """Wait for room behind a message that was written, or let others run if that is due.
+
+        They run also after a large message that was compressed: so little is left of it that none
+        would ever wait for room, and each took its milliseconds.
+
+        Args:
+            size: bytes, or characters, of the message.
+
+        Raises:
+            ConnectionClosed: the connection ended before there was room.
+
+        Cancellation: the message has gone.
+        """
+        inbox = self._inbox
+        if self._transport.write_buffer_size > self.high:
+            await self.drain()
+        elif inbox.calls_left and (size < LARGE_SIZE or self._protocol.extension is None):
+            inbox.calls_left -= 1
+        else:
+            await self.yield_behind()
 
     async def yield_if_due(self) -> None:
         """Let other tasks run if they have not for a while."""

@@ -37,7 +37,7 @@ from ._connection import Connection
 from ._http import Headers, Response
 from ._lifespan import begin_connection, end_connection, leave_task_group
 from ._options import check_arguments, check_callable, check_plain_function
-from ._tasks import check_awaitable
+from ._tasks import UserTasks, check_awaitable
 from .exceptions import (
     ConnectionClosed,
     ConnectionClosedOK,
@@ -246,6 +246,8 @@ class Session:
         self._max_attempts = max_attempts
         self._logger = arguments.get("logger") or _LOGGER
         self._connection: Connection | None = None
+        # Those of the last connection.
+        self._tasks = UserTasks()
         # Whether it has stayed open for long enough.
         self._stable = False
         # Since the last one that did: what to wait, and how many failures there were.
@@ -278,7 +280,10 @@ class Session:
                 " block; pass it the connection, or enter reconnect() in the other task"
             )
         if self._connection is not None:
+            self._tasks = self._connection._link.user_tasks
             await self._end(self._connection)
+        # As the block of a connection does: what uses the last one is over before the next comes.
+        await self._tasks.wait()
         while True:
             await sleep_until(self._due)
             connection = await self._attempt()
@@ -360,9 +365,6 @@ class Session:
         self._connection = None
         was_open = connection.open
         interruption = await end_connection(connection, None)
-        if interruption is None:
-            # As the block of a connection does: what uses this one is over before the next comes.
-            await connection._link.user_tasks.wait()
         error = connection._link.ending.error()
         ours = isinstance(error, ConnectionClosedOK) and not error.rcvd_then_sent
         if was_open or ours:

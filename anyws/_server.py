@@ -50,6 +50,10 @@ _REFUSAL_TURNS = 5
 # Seconds in which a transport that no connection has taken must be closed in peace.
 _CLOSE_TIMEOUT = 1.0
 
+# Seconds that an answer to a request may still take to leave, when the server is closed without a
+# limit of its own: as long as the whole opening handshake by default.
+_ANSWER_TIMEOUT = 10.0
+
 
 class Server:
     """A running server, as `serve` gives it."""
@@ -145,11 +149,10 @@ class Server:
         """Stop listening, end all connections, and wait for their handlers.
 
         Half-open handshakes get a 503, unless their answer is being sent; open connections a Close
-        frame. Handlers that have not ended
-        after `grace` seconds are cancelled, and their connections dropped; so is one that waits for
-        this itself. A handler goes on receiving, and gets all that its peer has sent before its own
-        Close frame; where one takes nothing for a second, what finds no room in its queue is
-        dropped.
+        frame. Handlers that have not ended after `grace` seconds are cancelled, and their
+        connections dropped; so is one that waits for this itself. A handler goes on receiving, and
+        gets all that its peer has sent before its own Close frame; where one takes nothing for a
+        second, what finds no room in its queue is dropped.
 
         Args:
             code: as in `Connection.close`.
@@ -173,6 +176,8 @@ class Server:
             for scope, opening in list(self._openings.items()):
                 if opening is None or not opening.answering:
                     scope.cancel()
+                elif grace is None:  # who does not read its answer must not hold us up for ever
+                    scope.deadline = min(scope.deadline, current_time() + _ANSWER_TIMEOUT)
             if grace is not None:
                 self._patience = min(PATIENCE, grace / 2)
             for connection in list(self._connections):

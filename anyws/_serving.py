@@ -64,6 +64,10 @@ _TCP_ARGUMENTS = frozenset({"host", "port", "listeners", "reuse_port"})
 _SERVER_ARGUMENTS = _TCP_ARGUMENTS | {"backlog", "max_connections", "handler_errors"}
 
 
+# A listener runs in that of the block, in which there is the server's, in which all accept.
+_TASK_GROUPS = 3
+
+
 class serve:  # noqa: N801  # it is used as a function: `async with serve(handler) as server`
     """Serve WebSocket connections: `async with serve(handler, host, port) as server`.
 
@@ -259,7 +263,7 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
         except get_cancelled_exc_class() as cancelled:
             interruption = cancelled
         except BaseExceptionGroup as group:
-            failure = bare(group)
+            failure = bare(group, _TASK_GROUPS)
             if exc is None or is_cancellation(exc) or not isinstance(failure, Exception):
                 raise_as_is(failure)
             # The body's own error leaves; this is one of a listener.

@@ -106,7 +106,8 @@ class UserTasks:
         Cancellation: harmless.
         """
         if self._scopes:
-            self._over = Latch()
+            if self._over is None or self._over.is_set():
+                self._over = Latch()
             await self._over.wait()
 
 
@@ -137,6 +138,18 @@ def application_error(name: str, error: BaseException) -> BaseException | None:
     foreign = RuntimeError(f"{name} was left by the cancellation of a task that it waited for")
     foreign.__cause__ = error
     return foreign
+
+
+def ends_the_program(error: BaseException) -> bool:
+    """Say whether `error` is, or has in it, a KeyboardInterrupt or SystemExit.
+
+    On trio Ctrl-C interrupts the task that runs; on asyncio it cancels the main one. Neither is an
+    error of the endpoint, but "an endpoint is going away" (RFC 6455 section 7.4.1), at once.
+    """
+    ends = (KeyboardInterrupt, SystemExit)
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(ends) is not None
+    return isinstance(error, ends)
 
 
 def _is_cancelled() -> bool:

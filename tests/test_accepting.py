@@ -146,6 +146,16 @@ async def test_listener_that_fails_for_good_ends_the_server() -> None:
 
 
 @pytest.mark.virtual_time
+async def test_group_of_a_listener_leaves_as_itself() -> None:
+    bug = LookupError("a bug")
+    group = ExceptionGroup("of a listener", [bug])
+    with pytest.raises(ExceptionGroup, match="of a listener") as caught:
+        async with anyws.serve(echo, listeners=[FailingListener([group])]):
+            await anyio.sleep_forever()
+    assert caught.value.exceptions == (bug,)  # trio makes a new group of it, of the same class
+
+
+@pytest.mark.virtual_time
 async def test_error_of_the_block_wins_over_that_of_a_listener_which_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import TYPE_CHECKING
 
 import anyio
@@ -289,6 +291,17 @@ async def test_close_frame_is_sent_behind_the_newest_pong_when_the_peer_did_not_
 
 @both_roles
 @pytest.mark.behaviour(35)
+async def test_error_of_a_connection_can_be_copied_and_pickled(pair: Pair) -> None:
+    async with pair() as (ws, peer), background(closes_well, peer):
+        await ws.close()
+        with pytest.raises(anyws.ConnectionClosedOK) as caught:
+            await ws.recv()
+    for twin in (copy.deepcopy(caught.value), pickle.loads(pickle.dumps(caught.value))):
+        assert type(twin) is anyws.ConnectionClosedOK
+        assert str(twin) == str(caught.value)
+
+
+@both_roles
 async def test_error_of_the_peer_is_raised_at_once_with_its_cause(pair: Pair) -> None:
     async with pair() as (ws, peer):
         await peer.send(0x3)

@@ -28,7 +28,7 @@ from anyws.testing import (
 from tests.blocks import BodyError, echo
 from tests.endings import both_roles, closes_well
 from tests.receiving import STREAM_SIZE
-from tests.sending import fragments
+from tests.sending import DEFLATE, fragments
 from tests.sockets import LIMIT, serving
 from tests.tls import client_context, server_context
 from tests.wire import CLOSE, CONT, MASK, PING, REQUEST, TEXT, Peer, frame
@@ -563,6 +563,26 @@ async def test_hook_may_start_a_task(pair: Pair) -> None:
         await peer.finish()
 
 
+@virtual
+@both_roles
+async def test_send_of_a_large_message_that_compresses_well_lets_others_run(pair: Pair) -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await checkpoint()
+            turns += 1
+
+    async with pair(hooks=Failing(), write_limit=None, **DEFLATE) as (ws, _):
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(count)
+            for _ in range(20):
+                await ws.send("x" * 40_000)
+            assert turns >= 10
+            tg.cancel_scope.cancel()
+
+
 # Errors.
 
 
@@ -639,6 +659,48 @@ def test_interrupt_of_a_hook_leaves_bare(interrupt: type[BaseException]) -> None
 
     with pytest.raises(interrupt):
         trio.run(main)
+
+
+def test_interrupt_in_a_group_of_a_hook_is_no_error_of_it() -> None:
+    class Hooks(anyws.Hooks):
+        def message_sent(self, ws: anyws.Connection, message: object) -> None:
+            raise BaseExceptionGroup("of a hook", [KeyboardInterrupt()])
+
+    async def main() -> None:
+        async with connection_pair(hooks=Hooks()) as (client, _):
+            await client.send("a")
+
+    with pytest.raises(BaseExceptionGroup):
+        trio.run(main)
+
+
+@pytest.mark.parametrize("block", ["connect", "reconnect"])
+def test_interrupt_of_the_hook_that_opens_ends_the_connection(block: str) -> None:
+    ended: list[anyws.Connection] = []
+
+    class Hooks(anyws.Hooks):
+        def opened(self, ws: anyws.Connection) -> None:
+            ws.start_soon(anyio.sleep_forever)
+            raise SystemExit
+
+        def closed(self, ws: anyws.Connection) -> None:
+            ended.append(ws)
+
+    async def over_tcp() -> None:
+        async with serving() as server:
+            url = f"ws://127.0.0.1:{server.port}/"
+            with anyio.fail_after(LIMIT):
+                if block == "connect":
+                    async with anyws.connect(url, hooks=Hooks()):
+                        pass
+                else:
+                    async with anyws.reconnect(url, hooks=Hooks()) as session:
+                        await anext(session)
+
+    with pytest.raises(SystemExit):
+        trio.run(over_tcp)
+    (ws,) = ended
+    assert ws.closed
 
 
 @pytest.mark.parametrize(

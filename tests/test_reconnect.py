@@ -76,6 +76,33 @@ async def test_tasks_of_a_connection_are_over_before_the_next_follows() -> None:
     assert events == ["connection", "cleaned up", "connection"]
 
 
+async def test_wait_for_the_tasks_of_a_connection_may_be_cancelled() -> None:
+    events: list[str] = []
+
+    async def clean_up() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(20)
+            events.append("cleaned up")
+
+    server = Server(closes_after(1, 1011), stays)
+    async with memory_network() as network:
+        network.script(server)
+        async with anyws.reconnect("ws://localhost/", backoff=STEADY) as session:
+            ws = await anext(session)
+            ws.start_soon(clean_up)
+            await ws.wait_closed()
+            for _ in range(2):
+                with anyio.move_on_after(1) as scope:
+                    await anext(session)
+                assert scope.cancelled_caught
+            assert isinstance(session.last_error, anyws.ConnectionClosedError)
+            await anext(session)
+            assert events == ["cleaned up"]
+
+
 async def test_next_connection_follows_when_the_server_closes() -> None:
     server = Server(closes_after(15), closes_after(15, 1001), stays)
     _, attempts = await first_message(server)

@@ -547,7 +547,7 @@ async def test_loss_of_writing_is_told_when_the_transport_is_closed_in_the_same_
         assert isinstance(run.write_error, BrokenPipeError)
 
 
-# Accepting.
+# Interrupts.
 
 
 def test_interrupt_of_the_user_does_not_undo_what_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -569,6 +569,9 @@ def test_interrupt_of_the_user_does_not_undo_what_is_due(monkeypatch: pytest.Mon
             return receive_all(far)
 
     assert trio.run(main) == b"ab"
+
+
+# Accepting.
 
 
 class GoneSocket(socket.socket):
@@ -635,9 +638,6 @@ async def test_scope_of_an_address_stands_behind_it() -> None:
     async with transport:
         assert transport.extra(SocketAttribute.local_address) == ("fe80::1%2", 80)
         assert transport.extra(SocketAttribute.remote_address) == ("::1", 81)
-
-
-# Accepting.
 
 
 async def test_listener_serves_in_a_task_group_of_its_own() -> None:

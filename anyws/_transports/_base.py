@@ -162,7 +162,7 @@ class Transport(ByteStream):
     def close(self) -> bool:
         """Close now, if that needs no waiting and nothing is left to be sent.
 
-        What is closed, by this or by `aclose()`, has let go of its receiver.
+        What is closed, by this or by `aclose()`, holds its receiver no longer than its tasks run.
 
         Returns:
             Whether it is closed; if not, `aclose()` is due.

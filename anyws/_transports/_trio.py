@@ -224,7 +224,24 @@ class TrioTransport(SocketTransport):
             self._lent = False
             self._wake_reader()
 
-    # Writing.
+    # Writing. An interrupt of the user's in the midst of it would leave what is due undone for
+    # ever, a Close among it, or lose what was about to leave.
+
+    @trio.lowlevel.enable_ki_protection
+    def _flush(self) -> None:
+        super()._flush()
+
+    @trio.lowlevel.enable_ki_protection
+    def _flush_soon(self) -> None:
+        super()._flush_soon()
+
+    @trio.lowlevel.enable_ki_protection
+    def _flush_due_now(self) -> None:
+        super()._flush_due_now()
+
+    @trio.lowlevel.enable_ki_protection
+    def _send_blocked(self) -> None:
+        super()._send_blocked()
 
     def _watch_writing(self) -> None:
         assert self._task_group is not None
@@ -249,8 +266,6 @@ class TrioTransport(SocketTransport):
             return False
         return True
 
-    # An interrupt of the user's in here would leave what is due undone for ever, a Close among it.
-    @trio.lowlevel.enable_ki_protection
     def _call_soon(self, callback: Callable[[], None]) -> None:
         if self._due or self._parked is not None:
             self._due.append(callback)

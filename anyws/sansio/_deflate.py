@@ -228,7 +228,7 @@ class Deflate(Extension):
         local_no_context_takeover: we start each message with an empty window.
         remote_no_context_takeover: the peer starts each message with an empty window.
         local_max_window_bits: the most that our window may have, 8 to 15. With 8 messages go
-            uncompressed, for zlib has no such window, unless it is asked for with each.
+            uncompressed, for zlib has no such window, but those of `compress=True`.
         remote_max_window_bits: the most that the peer's window has, 8 to 15.
         level: how hard to compress, -1 to 9.
         mem_level: how much memory to compress with, 1 to 9.
