@@ -300,6 +300,13 @@ def test_each_request_has_data_of_its_own() -> None:
     assert other.data == {}
 
 
+@pytest.mark.parametrize("fields", [5, object()], ids=["int", "object"])
+def test_what_cannot_be_iterated_over_is_no_headers(fields: Any) -> None:
+    kind = type(fields).__name__
+    with pytest.raises(TypeError, match=f"^headers must be a mapping or an iterable of .*{kind}$"):
+        Headers(fields)
+
+
 @pytest.mark.parametrize("pair", [1, ("a",), ("a", "b", "c"), "abc"], ids=repr)
 def test_what_is_no_pair_is_no_field(pair: Any) -> None:
     text = f"^headers must have pairs of name and value, not {type(pair).__name__}$"

@@ -16,7 +16,7 @@ import pytest
 import trio
 
 import anyws
-from anyws._lifespan import leave_task_group
+from anyws._lifespan import bare, leave_task_group
 from anyws.testing import (
     MemoryListener,
     MemoryStream,
@@ -721,3 +721,11 @@ async def test_interrupt_while_the_block_is_left_wins_over_an_error_of_its_tasks
     assert caught.value is interruption
     with pytest.raises(ValueError, match=r"^$"):  # itself: the group is ours
         await leave_task_group(failing, None, None)
+
+
+async def test_interrupt_is_found_in_groups_of_groups() -> None:
+    interrupt = KeyboardInterrupt()
+    other = ExceptionGroup("", [ValueError()])
+    group = BaseExceptionGroup("", [other, BaseExceptionGroup("", [ValueError(), interrupt])])
+    assert bare(group) is interrupt
+    assert bare(ExceptionGroup("", [other])) is other
