@@ -729,3 +729,5 @@ async def test_interrupt_is_found_in_groups_of_groups() -> None:
     group = BaseExceptionGroup("", [other, BaseExceptionGroup("", [ValueError(), interrupt])])
     assert bare(group) is interrupt
     assert bare(ExceptionGroup("", [other])) is other
+    several = ExceptionGroup("", [ValueError(), ValueError()])
+    assert bare(several) is several
