@@ -133,7 +133,7 @@ class Server:
             open=len(self.connections),
             refused=self._refused.copy(),
             failed=self._failed,
-            total=self._past.total([ws.stats for ws in self._connections]),
+            total=self._past.total([ws._link for ws in self._connections]),
         )
 
     async def serve_forever(self) -> None:
@@ -333,7 +333,7 @@ class Server:
                 await self._call_handler(ws)
         finally:
             self._connections.discard(connection)
-            self._past.add(connection.stats)
+            self._past.add(connection._link)
             if self._logger.isEnabledFor(logging.INFO):
                 self._tell_end(connection, current_time() - opened_at)
 

@@ -640,6 +640,51 @@ async def test_scope_of_an_address_stands_behind_it() -> None:
         assert transport.extra(SocketAttribute.remote_address) == ("::1", 81)
 
 
+async def test_address_of_a_client_is_known_though_it_has_reset_the_connection() -> None:
+    addresses: list[tuple[Any, Any]] = []
+    served = anyio.Event()
+
+    async def serve(transport: Transport) -> None:
+        with pytest.raises(anyio.BrokenResourceError):
+            await transport.receive()
+        addresses.append(transport.addresses())
+        await transport.aclose()
+        served.set()
+
+    async with await listen() as listener, create_task_group() as tg:
+        server = listener.extra(SocketAttribute.local_address)
+        tg.start_soon(listener.serve, serve)
+        with socket.create_connection(server) as client:
+            address = client.getsockname()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with fail_after(LIMIT):
+            await served.wait()
+        tg.cancel_scope.cancel()
+    assert addresses == [(server, address)]
+
+
+async def test_connections_that_come_together_are_accepted_in_one_turn() -> None:
+    accepted: list[Transport] = []
+
+    async def serve(transport: Transport) -> None:
+        accepted.append(transport)
+        await anyio.sleep_forever()
+
+    async with await listen() as listener, create_task_group() as tg:
+        server = listener.extra(SocketAttribute.local_address)
+        clients = [socket.create_connection(server) for _ in range(10)]
+        tg.start_soon(listener.serve, serve, tg)
+        # One turn in which it accepts, and one in which their tasks begin.
+        for _ in range(2):
+            await checkpoint()
+        assert len(accepted) == len(clients)
+        tg.cancel_scope.cancel()
+    for transport in accepted:
+        await transport.aclose()
+    for client in clients:
+        client.close()
+
+
 async def test_listener_serves_in_a_task_group_of_its_own() -> None:
     served = anyio.Event()
 

@@ -5,6 +5,7 @@ Owns the calls of `accept`; the listening socket is that of an anyio listener.
 
 from __future__ import annotations
 
+import select
 import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,20 +39,22 @@ class NativeListener(Listener[Transport]):
 
     Args:
         listener: listens; it is closed with this one.
-        make_transport: makes one of a non-blocking socket.
+        make_transport: makes one of a non-blocking socket and its peer's address.
         make_readiness: makes what waits for the listening socket.
     """
 
     def __init__(
         self,
         listener: Listener[Any],
-        make_transport: Callable[[socket.socket], Transport],
+        make_transport: Callable[[socket.socket, Any], Transport],
         make_readiness: Callable[[socket.socket], Readiness],
     ) -> None:
         self._listener = listener
         self._make_transport = make_transport
         self._socket = listener.extra(SocketAttribute.raw_socket)
         self._is_tcp = listener.extra(SocketAttribute.family) != socket.AF_UNIX
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
         self._readiness = make_readiness(self._socket)
 
     async def serve(
@@ -75,7 +78,7 @@ class NativeListener(Listener[Transport]):
         while True:
             for _ in range(_MAX_ACCEPTED_WITHOUT_YIELD):
                 try:
-                    raw, _address = self._socket.accept()
+                    raw, address = self._socket.accept()
                 except BlockingIOError:
                     break
                 except OSError as exc:
@@ -90,7 +93,10 @@ class NativeListener(Listener[Transport]):
                     # Its client has left already, which macOS says here.
                     raw.close()
                     continue
-                task_group.start_soon(handler, self._make_transport(raw))
+                task_group.start_soon(handler, self._make_transport(raw, address))
+                # An accept() that fails takes ten times as long.
+                if not self._poll.poll(0):
+                    break
             else:
                 await checkpoint()
                 continue

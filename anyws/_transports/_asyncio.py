@@ -70,6 +70,7 @@ class AsyncioTransport(SocketTransport):
 
     Args:
         raw_socket: as for `SocketTransport`.
+        peer: likewise.
     """
 
     __slots__ = (
@@ -87,8 +88,8 @@ class AsyncioTransport(SocketTransport):
         "_writing",
     )
 
-    def __init__(self, raw_socket: socket.socket) -> None:
-        super().__init__(raw_socket)
+    def __init__(self, raw_socket: socket.socket, peer: Any = None) -> None:
+        super().__init__(raw_socket, peer)
         self._loop = asyncio.get_running_loop()
         # Not the socket: a selector makes a text of it, with calls of the system, when it looks for
         # one that it does not know.

@@ -67,6 +67,7 @@ class SocketTransport(Transport):
 
     Args:
         raw_socket: a connected, non-blocking socket; the transport owns it from now on.
+        peer: the address of its peer, where that is known already.
     """
 
     __slots__ = (
@@ -81,6 +82,7 @@ class SocketTransport(Transport):
         "_flush_due",
         "_latest",
         "_paused",
+        "_peer",
         "_read_ended",
         "_read_error",
         "_receiver",
@@ -98,8 +100,9 @@ class SocketTransport(Transport):
         "write_buffer_size",
     )
 
-    def __init__(self, raw_socket: socket.socket) -> None:
+    def __init__(self, raw_socket: socket.socket, peer: Any = None) -> None:
         self._socket = raw_socket
+        self._peer = peer
         self._receiver: Receiver | None = None
         self._task_group: TaskGroup | None = None
         # Writing.
@@ -261,7 +264,8 @@ class SocketTransport(Transport):
         # One that was reset does not know its peer any more, and one that is closed not itself.
         with suppress(OSError):
             local = _plain_address(self._socket.getsockname())
-            remote = _plain_address(self._socket.getpeername())
+            peer = self._socket.getpeername() if self._peer is None else self._peer
+            remote = _plain_address(peer)
         return local, remote
 
     # The beginning.

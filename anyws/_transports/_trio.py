@@ -7,7 +7,7 @@ is the timer and reads meanwhile; and another one only while the socket takes no
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 from anyio import ClosedResourceError
@@ -38,6 +38,7 @@ class TrioTransport(SocketTransport):
 
     Args:
         raw_socket: as for `SocketTransport`.
+        peer: likewise.
     """
 
     __slots__ = (
@@ -59,8 +60,8 @@ class TrioTransport(SocketTransport):
         "_write_scope",
     )
 
-    def __init__(self, raw_socket: socket.socket) -> None:
-        super().__init__(raw_socket)
+    def __init__(self, raw_socket: socket.socket, peer: Any = None) -> None:
+        super().__init__(raw_socket, peer)
         self._wanted = False
         self._over = False
         self._running = False
