@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
+from anyws._transports import StreamTransport
 from tests.endings import both_roles
 from tests.receiving import DEFLATE, KIB, MIB, RSV1, STREAM_SIZE, deflate, expect_too_big
 from tests.wire import BINARY, CONT, MASK, PING, PONG, TEXT, Peer, frame
@@ -109,6 +110,30 @@ async def test_one_message_is_decoded_when_each_is_over_the_read_limit(pair: Pai
             await peer.read(1)
         await ws.recv()
         assert (await peer.read_frame()).payload == b"behind"
+
+
+@pytest.mark.behaviour(42)
+@both_roles
+async def test_reading_stops_for_no_message_that_is_waited_for(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[StreamTransport] = []
+    pause = StreamTransport.pause_reading
+
+    def pause_reading(transport: StreamTransport) -> None:
+        pauses.append(transport)
+        pause(transport)
+
+    monkeypatch.setattr(StreamTransport, "pause_reading", pause_reading)
+    async with pair(max_queue=1) as (ws, peer), anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(peer.send, BINARY, b"a")
+            assert await ws.recv() == b"a"
+        assert not pauses
+        await peer.send(BINARY, b"b")
+        await anyio.sleep(1)
+        assert len(pauses) == 1
+        assert await ws.recv() == b"b"
 
 
 @pytest.mark.behaviour(45)

@@ -113,6 +113,24 @@ async def test_cancelling_recv_at_each_turn_loses_nothing_of_a_full_queue(pair: 
             assert messages + await receive_all(ws) == expected
 
 
+@pytest.mark.behaviour(42, 52)
+@both_roles
+@pytest.mark.parametrize("checkpoints", range(16))
+async def test_cancelled_recv_leaves_one_message_over_a_full_queue_at_most(
+    pair: Pair, checkpoints: int
+) -> None:
+    expected = [b"%d" % i for i in range(4)]
+    async with pair(max_queue=1) as (ws, peer), anyio.create_task_group() as tasks:
+        tasks.start_soon(_dribble, peer, b"".join(draw(peer, BINARY, data) for data in expected))
+        messages: list[str | bytes] = []
+        with anyio.CancelScope() as scope:
+            tasks.start_soon(_cancel_after, scope, checkpoints)
+            messages.append(await ws.recv())
+        await anyio.sleep(1)
+        assert ws.stats.messages_received <= len(messages) + 2
+        assert messages + await receive_all(ws) == expected
+
+
 @pytest.mark.behaviour(52)
 @both_roles
 async def test_cancelled_recv_takes_no_more_than_64_messages_and_loses_none(pair: Pair) -> None:

@@ -674,8 +674,8 @@ async def test_connections_that_come_together_are_accepted_in_one_turn() -> None
         server = listener.extra(SocketAttribute.local_address)
         clients = [socket.create_connection(server) for _ in range(10)]
         tg.start_soon(listener.serve, serve, tg)
-        # One turn in which it accepts, and one in which their tasks begin.
-        for _ in range(2):
+        # It begins, it accepts, and their tasks begin; on trio each may come behind us.
+        for _ in range(4):
             await checkpoint()
         assert len(accepted) == len(clients)
         tg.cancel_scope.cancel()
