@@ -108,6 +108,7 @@ class Protocol:
         "pongs_sent",
         "rcvd_then_sent",
         "role",
+        "sends_payload_as_is",
         "state",
     )
 
@@ -159,6 +160,8 @@ class Protocol:
         """Answers to Pings included."""
         # Whether a message is one frame, with nothing to be seen to before.
         self._plain = extension is None
+        self.sends_payload_as_is: bool = self._plain and self._keys is None
+        """Whether `send_header()` may be used: nothing masks or compresses what is sent now."""
 
     # Receiving.
 
@@ -322,11 +325,6 @@ class Protocol:
         self.messages_sent += 1
         self.payload_size_sent += size
 
-    @property
-    def sends_payload_as_is(self) -> bool:
-        """Whether `send_header()` may be used: nothing masks or compresses what is sent now."""
-        return self._plain and self._keys is None
-
     def send_header(self, size: int) -> bytes:
         """Encode the header of a Binary message in one frame; its payload is to follow as it is.
 
@@ -345,7 +343,7 @@ class Protocol:
             ConnectionClosed: the connection is no longer open.
             RuntimeError: a fragmented message is not complete yet.
         """
-        if self._plain and self._keys is None:
+        if self.sends_payload_as_is:
             frame = message.frames.get(None)
             if frame is not None:
                 self._count_sent(len(message.payload))
@@ -481,6 +479,7 @@ class Protocol:
 
     def _note_plain(self) -> None:
         self._plain = self.state is OPEN and self._sending_str is None and self.extension is None
+        self.sends_payload_as_is = self._plain and self._keys is None
 
     def _check_open(self) -> None:
         if self.state is not OPEN:
