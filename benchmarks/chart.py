@@ -42,7 +42,7 @@ _STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#1f2328}.head{font-size:20px;font-weight:600}"
     ".title{font-size:13px;font-weight:600}"
     ".small{fill:#59636e}.halo{stroke:#fff;stroke-width:3px}.ours{font-weight:600}"
-    ".end{text-anchor:end}.bar-ours{fill:#0b6bcb}.bar-raw{fill:#d0d7de}.bar-peer{fill:#8c959f}"
+    ".end{text-anchor:end}.bar-ours{fill:#0b6bcb}.bar-bound{fill:#d0d7de}.bar-peer{fill:#8c959f}"
     ".bar-base{fill:#bf8700}.rule{stroke:#bf8700;stroke-dasharray:2 3}"
 )
 
@@ -125,7 +125,7 @@ def _render_panel(
 def _render_bar(variant: Variant, cell: Cell, scale: float, y: int) -> str:
     if cell.cost is None:
         return _text(_NAMES, y + 10, "failed", "small")
-    kind = "ours" if variant.ours else "raw" if variant.raw else "peer"
+    kind = "ours" if variant.ours else "bound" if variant.bound else "peer"
     if variant.name == BASELINE:
         kind = "base"
     # Memory that shrank has no bar.

@@ -161,7 +161,8 @@ def _describe(circumstances: Circumstances) -> list[str]:
         " or memory for one connection, in KiB. Each figure is the median of"
         f" {circumstances.rounds} round{'s' * (circumstances.rounds > 1)}. Then comes how many"
         f" times cheaper that is than `{BASELINE}` in the same round: the median, and from the"
-        " least to the greatest. **Above 1 is cheaper.** The rows `raw-*` speak no WebSocket."
+        " least to the greatest. **Above 1 is cheaper.** The rows `raw-*` speak no WebSocket, and"
+        " `bare-*` keeps none of the promises of a connection: they are what it can cost at least."
     )
     course = (
         f"- Each measurement: {circumstances.seconds:g} seconds after a warm-up, of a new process"

@@ -98,13 +98,13 @@ class Loss:
 
 
 def find_losses(summary: Mapping[tuple[str, str], Cell], variants: Sequence[Variant]) -> list[Loss]:
-    """Find where a peer is cheaper than ours; what speaks no WebSocket is no peer."""
+    """Find where a peer is cheaper than ours; what is no library is no peer."""
     losses = []
     for scenario in dict.fromkeys(key for key, _ in summary):
         costs: dict[tuple[str, bool], list[tuple[float, str]]] = {}
         for variant in variants:
             cell = summary.get((scenario, variant.name))
-            if cell is not None and cell.cost is not None and not variant.raw:
+            if cell is not None and cell.cost is not None and not variant.bound:
                 costs.setdefault((variant.loop, variant.ours), []).append((cell.cost, variant.name))
         for loop in dict.fromkeys(variant.loop for variant in variants):
             if (loop, True) not in costs or (loop, False) not in costs:

@@ -53,6 +53,11 @@ class Variant:
         """Whether it is anyws."""
         return self.module == "anyws"
 
+    @property
+    def bound(self) -> bool:
+        """Whether it is no library, but the least that one could cost."""
+        return self.raw or self.module == "bare"
+
     def obstacle(self, scenario: Scenario) -> str | None:
         """Say why the variant has no figure in a scenario; None where it has one."""
         if scenario.of_client and not self.client:
@@ -66,6 +71,8 @@ class Variant:
         if scenario.kind in {Kind.HANDSHAKE, Kind.BROADCAST} and self.raw:
             # Without one, nobody knows when the server has all its connections.
             return "no handshake"
+        if scenario.kind is Kind.BROADCAST and self.bound:
+            return "no broadcast"
         return None
 
 
@@ -92,6 +99,10 @@ VARIANTS = (
     Variant("aiohttp-asyncio", "aiohttp", "asyncio"),
     Variant("aiohttp-uvloop", "aiohttp", "uvloop"),
     Variant("trio-websocket", "trio_websocket", "trio", deflate=False),
+    *(
+        Variant(f"bare-{loop}", "bare", loop, deflate=False, tls=False)
+        for loop in ("asyncio", "uvloop", "trio")
+    ),
     *(
         Variant(f"raw-{loop}", "raw_asyncio", loop, raw=True, client=False, deflate=False)
         for loop in ("asyncio", "uvloop")

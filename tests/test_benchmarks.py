@@ -253,6 +253,8 @@ def test_quick_run_is_one_round_of_small_scenarios() -> None:
         ("anyws-trio-isal", "S6", None),
         ("raw-trio", "S1t", "not measured over TLS"),
         ("raw-trio", "S8", "no handshake"),
+        ("bare-trio", "B1000", "no broadcast"),
+        ("bare-trio", "S8", None),
         (OURS, "S8", None),
     ],
 )
@@ -289,7 +291,8 @@ def test_there_is_no_figure_when_every_round_failed() -> None:
 def test_losses_are_found_on_the_same_loop() -> None:
     summary = summarize([
         *measured(OURS, 6), *measured(BASELINE, 8), *measured("picows-asyncio", 4),
-        *measured("raw-asyncio", 1), *measured("picows-uvloop", 2), *measured("anyws-trio-c", 9),
+        *measured("raw-asyncio", 1), *measured("bare-asyncio", 2), *measured("picows-uvloop", 2),
+        *measured("anyws-trio-c", 9),
     ])  # fmt: skip
     assert find_losses(summary, VARIANTS) == [Loss("S1", "asyncio", OURS, "picows-asyncio", 1.5)]
 
@@ -412,6 +415,16 @@ def test_anyws_is_measured(key: str, sleep: bool, language: str, tmp_path: Path)
     assert result.problem is None
     assert result.operations > 0
     assert result.cpu_ns > 0
+
+
+@linux
+@pytest.mark.parametrize("name", ["bare-asyncio", "bare-uvloop", "bare-trio"])
+@pytest.mark.parametrize("key", ["S1", "S2", "S5", "S8", "S9a", "S10"])
+def test_bounds_are_measured(key: str, name: str, tmp_path: Path) -> None:
+    scenario = dataclasses.replace(SCENARIO[key], max_operations=100, batch=1)
+    result = measure(setup(tmp_path), VARIANT[name], scenario, 0)
+    assert result.problem is None
+    assert result.operations > 0
 
 
 @linux

@@ -652,7 +652,7 @@ async def test_address_of_a_client_is_known_though_it_has_reset_the_connection()
         served.set()
 
     async with await listen() as listener, create_task_group() as tg:
-        server = listener.extra(SocketAttribute.local_address)
+        server = ("127.0.0.1", listener.extra(SocketAttribute.local_port))
         tg.start_soon(listener.serve, serve)
         with socket.create_connection(server) as client:
             address = client.getsockname()
@@ -671,7 +671,7 @@ async def test_connections_that_come_together_are_accepted_in_one_turn() -> None
         await anyio.sleep_forever()
 
     async with await listen() as listener, create_task_group() as tg:
-        server = listener.extra(SocketAttribute.local_address)
+        server = ("127.0.0.1", listener.extra(SocketAttribute.local_port))
         clients = [socket.create_connection(server) for _ in range(10)]
         tg.start_soon(listener.serve, serve, tg)
         # It begins, it accepts, and their tasks begin; on trio each may come behind us.
