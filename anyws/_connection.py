@@ -141,7 +141,7 @@ class Connection(ObjectStream[Data]):
 
     @property
     def path(self) -> str:
-        """The target of the request: path and query."""
+        """Path and query of the request."""
         return self._request.path
 
     @property

@@ -368,7 +368,8 @@ class Request(_Received):
 
     Args:
         method: the method, such as "GET".
-        path: the request target as it is sent: path and query.
+        path: path and query, as they are sent. Of a target that is a whole URI, as proxies send it,
+            they are what follows its host, which stands in the Host field of `headers`.
         headers: the fields.
         data: for the application's own use; the connection's `data` is the same dict.
         subprotocols: what the client offers, in its order of preference.

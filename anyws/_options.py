@@ -59,8 +59,13 @@ class ConnectionOptions:
         object.__setattr__(self, "write_marks", parse_marks("write_limit", self.write_limit, 4))
 
 
-def check_seconds(name: str, seconds: float | None) -> None:
+def check_seconds(name: str, seconds: float | None, *, or_zero: bool = False) -> None:
     """See that a time-out or interval is above 0.
+
+    Args:
+        name: what it is called.
+        seconds: it; None is no limit.
+        or_zero: whether it may also be 0.
 
     Raises:
         ValueError: it is not.
@@ -71,7 +76,9 @@ def check_seconds(name: str, seconds: float | None) -> None:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         kind = type(seconds).__name__
         raise TypeError(f"{name} must be a number of seconds or None, not {kind}")
-    if not seconds > 0:
+    if or_zero and not seconds >= 0:
+        raise ValueError(f"{name} of {seconds} seconds is not 0 or more; None is no limit")
+    if not or_zero and not seconds > 0:
         raise ValueError(f"{name} of {seconds} seconds is not above 0; None does without")
     if sys.float_info.max < seconds < math.inf:
         raise ValueError(f"{name} has too many seconds for a clock; None does without")

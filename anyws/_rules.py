@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from werkzeug.exceptions import BadHost, NotFound
 from werkzeug.routing import BuildError, Map, RequestRedirect, Rule
 
-from .sansio._origins import ABSOLUTE_FORM, is_host
+from .sansio._origins import is_host
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,22 +92,17 @@ class Rules:
         """Find the rule for a request; those with a host come first.
 
         Args:
-            target: the target of the request, as it stands in the request line.
+            target: path and query of the request.
             authority: the Host field.
 
         Returns:
             The rule; the location that the client is to be redirected to; or None.
         """
-        absolute = ABSOLUTE_FORM.match(target)
-        if absolute is not None:
-            target = target[absolute.end() :]
         path, _, query = target.partition("?")
         try:
             path = unquote(path, errors="strict")
         except UnicodeDecodeError:
             return None  # no rule has such a path
-        if absolute is not None and not path:
-            path = "/"
         if not path.startswith("/"):
             return None  # the asterisk of OPTIONS, or the authority of CONNECT
         port = _PORT.search(authority)

@@ -167,8 +167,7 @@ class Server:
         Cancellation: the server goes on closing, without mercy: handlers are cancelled at once.
         """
         close = check_close(code, reason)
-        if grace != 0:
-            check_seconds("grace", grace)
+        check_seconds("grace", grace, or_zero=True)
         if not self._closing:
             self._closing = True
             self._close = close

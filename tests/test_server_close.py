@@ -243,13 +243,19 @@ async def test_second_call_with_less_grace_hastens_the_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("grace", "error"), [(-1, ValueError), (float("nan"), ValueError), ("1", TypeError)]
+    ("grace", "error", "message"),
+    [
+        (-1, ValueError, "of -1 seconds is not 0 or more; None is no limit"),
+        (float("nan"), ValueError, "of nan seconds is not 0 or more; None is no limit"),
+        ("1", TypeError, "must be a number of seconds or None, not str"),
+        (False, TypeError, "must be a number of seconds or None, not bool"),
+    ],
 )
 async def test_grace_that_is_no_time_is_refused_and_the_server_goes_on(
-    grace: Any, error: type[Exception]
+    grace: Any, error: type[Exception], message: str
 ) -> None:
     async with serving_memory() as (server, connect):
-        with pytest.raises(error, match=r"^grace "):
+        with pytest.raises(error, match=f"^grace {message}$"):
             await server.close(grace=grace)
         peer = await connect()
         await open_peer(peer)

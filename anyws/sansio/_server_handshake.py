@@ -240,6 +240,7 @@ class ServerHandshake:
     def _accept(self, request: Request, date: str | None) -> Response:
         headers = request.headers
         _check_method(request.method)
+        _check_target(request.path)
         _check_upgrade(headers)
         check_connection(headers)
         _check_version(headers)
@@ -315,6 +316,11 @@ def _parse_request(head: bytes) -> Request:
         if not is_host(absolute[1]):
             raise InvalidMessage("malformed HTTP request: target is not of a host and a port")
         headers["Host"] = absolute[1]
+        # RFC 6455 section 4.2.1: the target is a resource name, or a URI "containing the /resource
+        # name/".
+        target = target[absolute.end() :]
+        if not target.startswith("/"):
+            target = f"/{target}"
     # A body could be taken for frames, or frames for a body.
     if "Transfer-Encoding" in headers:
         raise InvalidMessage("request with a body: it has a Transfer-Encoding field")
@@ -335,6 +341,12 @@ def _check_method(method: str) -> None:
     if method != "GET":
         error = InvalidMessage(f"method {method} is not GET", 405)
         raise _Refused(error, 405, headers={"Allow": "GET"})
+
+
+def _check_target(path: str) -> None:
+    # RFC 9112 section 3.2: the other forms go with CONNECT and OPTIONS alone.
+    if not path.startswith("/"):
+        raise InvalidMessage("malformed HTTP request: target is neither a path nor a URI")
 
 
 def _check_upgrade(headers: Headers) -> None:

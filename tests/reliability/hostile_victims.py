@@ -91,7 +91,7 @@ class Anyws:
 
 async def application(ws: anyws.Connection) -> None:
     """Run what the path asks for."""
-    name = ws.path.rpartition("/")[2]  # in absolute form, it is the end of a URI
+    name = ws.path.removeprefix("/")
     if name == "echo":
         async for message in ws:
             await ws.send(message)

@@ -154,8 +154,8 @@ def test_malformed_fields_are_told_as_missing(lines: list[bytes]) -> None:
     assert (request.subprotocols, request.origin) == ((), None)
 
 
-@pytest.mark.parametrize("target", [b"/", b"/a?b=c", b"//a", b"http://h/a", b"*", b"/%00"])
-def test_the_target_is_given_as_it_is_sent(target: bytes) -> None:
+@pytest.mark.parametrize("target", [b"/", b"/a?b=c", b"//a", b"*", b"/%00"])
+def test_the_path_is_given_as_it_is_sent(target: bytes) -> None:
     request = parse(ServerHandshake(), b"GET " + target + b" HTTP/1.1\r\nHost: h\r\n\r\n")
     assert request.path == target.decode()
 
@@ -635,6 +635,36 @@ def test_the_host_of_a_target_in_absolute_form_counts(origin: str, status: int) 
     request = parse(server, data)
     assert request.headers.get_all("Host") == ["a.example:80"]
     assert server.accept(request).status == status
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("ws://a.example/chat?x=/y", "/chat?x=/y"),
+        ("http://a.example:80", "/"),
+        ("WSS://a.example?x", "/?x"),
+        ("/ws://a.example/chat", "/ws://a.example/chat"),
+    ],
+)
+def test_the_path_of_a_target_in_absolute_form_is_what_follows_its_host(
+    target: str, path: str
+) -> None:
+    data = REQUEST.replace(b"GET /chat ", b"GET %b " % target.encode(), 1)
+    server = ServerHandshake()
+    request = parse(server, data)
+    assert request.path == path
+    assert server.accept(request).status == 101
+
+
+@pytest.mark.parametrize("target", ["*", "localhost:80", "chat", "?x", "mailto:a"])
+def test_a_target_that_is_neither_a_path_nor_a_uri_is_refused(target: str) -> None:
+    data = REQUEST.replace(b"GET /chat ", b"GET %b " % target.encode(), 1)
+    server = ServerHandshake()
+    response = server.accept(parse(server, data))
+    assert (response.status, response.body) == (
+        400,
+        b"malformed HTTP request: target is neither a path nor a URI\n",
+    )
 
 
 @pytest.mark.parametrize("authority", ["user@b.example", "b.example:80:80", 'b".example'])
