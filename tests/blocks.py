@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
 import anyws
 from anyws.testing import MemoryListener, connection_pair, memory_server, memory_stream_pair
@@ -31,6 +32,29 @@ if TYPE_CHECKING:
 async def echo(ws: anyws.Connection) -> None:
     async for message in ws:
         await ws.send(message)
+
+
+class Turns:
+    """How often another task has had its turn."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+@asynccontextmanager
+async def counted_turns() -> AsyncGenerator[Turns, None]:
+    """Run a task beside the block that counts its own turns."""
+    turns = Turns()
+
+    async def count() -> None:
+        while True:
+            await checkpoint()
+            turns.count += 1
+
+    async with anyio.create_task_group() as tg:
+        tg.start_soon(count)
+        yield turns
+        tg.cancel_scope.cancel()
 
 
 # Every block of anyws that owns tasks, not entered yet, in the surroundings that it needs.

@@ -25,7 +25,7 @@ from anyws.testing import (
     memory_server,
     memory_stream_pair,
 )
-from tests.blocks import BodyError, echo
+from tests.blocks import BodyError, counted_turns, echo
 from tests.endings import both_roles, closes_well
 from tests.receiving import STREAM_SIZE
 from tests.sending import DEFLATE, fragments
@@ -325,25 +325,13 @@ async def test_send_that_is_cancelled_is_told_if_the_message_goes_out(pair: Pair
 
 @virtual
 async def test_other_tasks_run_while_much_is_sent_with_hooks() -> None:
-    turns = 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await checkpoint()
-
     async with (
         connection_pair(hooks=Recorder(), max_queue=None, write_limit=None) as (ws, _),
-        anyio.create_task_group() as tg,
+        counted_turns() as turns,
     ):
-        tg.start_soon(count)
-        await checkpoint()
-        before = turns
         for _ in range(1000):
             await ws.send("x")
-        assert turns - before >= 10
-        tg.cancel_scope.cancel()
+        assert turns.count >= 10
 
 
 # Each connection that has opened is closed once, whatever ends it.
@@ -566,21 +554,13 @@ async def test_hook_may_start_a_task(pair: Pair) -> None:
 @virtual
 @both_roles
 async def test_send_of_a_large_message_that_compresses_well_lets_others_run(pair: Pair) -> None:
-    turns = 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            await checkpoint()
-            turns += 1
-
-    async with pair(hooks=Failing(), write_limit=None, **DEFLATE) as (ws, _):
-        async with anyio.create_task_group() as tg:
-            tg.start_soon(count)
-            for _ in range(20):
-                await ws.send("x" * 40_000)
-            assert turns >= 10
-            tg.cancel_scope.cancel()
+    async with (
+        pair(hooks=Failing(), write_limit=None, **DEFLATE) as (ws, _),
+        counted_turns() as turns,
+    ):
+        for _ in range(20):
+            await ws.send("x" * 40_000)
+        assert turns.count >= 10
 
 
 # Errors.

@@ -12,6 +12,7 @@ from anyio.abc import ByteStream
 from anyio.lowlevel import checkpoint
 
 from anyws.testing import FaultyStream, MemoryListener, memory_stream_pair
+from tests.blocks import counted_turns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -106,24 +107,15 @@ async def test_receive_that_is_cancelled_loses_nothing() -> None:
 
 async def test_receive_and_send_let_other_tasks_run() -> None:
     near, far = memory_stream_pair()
-    turns = 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await checkpoint()
-
-    async with anyio.create_task_group() as tg:
-        tg.start_soon(count)
+    async with counted_turns() as turns:
+        await checkpoint()  # it begins
         await near.send(b"")
         await near.send(b"a")
         await far.receive()
         await near.send_eof()
         await near.aclose()
         # trio shuffles the tasks of a turn, so in the last one it may come too late.
-        assert turns >= 4
-        tg.cancel_scope.cancel()
+        assert turns.count >= 4
 
 
 async def test_end_comes_after_all_that_was_sent() -> None:

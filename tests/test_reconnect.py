@@ -53,16 +53,17 @@ async def test_next_connection_follows_when_the_body_ends() -> None:
     assert server.waits == [0.5, 1]
 
 
+async def clean_up_slowly(events: list[str]) -> None:
+    try:
+        await anyio.sleep_forever()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(20)
+        events.append("cleaned up")
+
+
 async def test_tasks_of_a_connection_are_over_before_the_next_follows() -> None:
     events: list[str] = []
-
-    async def clean_up() -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.sleep(20)
-            events.append("cleaned up")
 
     server = Server(stays)
     async with memory_network() as network:
@@ -72,27 +73,19 @@ async def test_tasks_of_a_connection_are_over_before_the_next_follows() -> None:
                 events.append("connection")
                 if len(events) > 1:
                     break
-                ws.start_soon(clean_up)
+                ws.start_soon(clean_up_slowly, events)
     assert events == ["connection", "cleaned up", "connection"]
 
 
 async def test_wait_for_the_tasks_of_a_connection_may_be_cancelled() -> None:
     events: list[str] = []
 
-    async def clean_up() -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.sleep(20)
-            events.append("cleaned up")
-
     server = Server(closes_after(1, 1011), stays)
     async with memory_network() as network:
         network.script(server)
         async with anyws.reconnect("ws://localhost/", backoff=STEADY) as session:
             ws = await anext(session)
-            ws.start_soon(clean_up)
+            ws.start_soon(clean_up_slowly, events)
             await ws.wait_closed()
             for _ in range(2):
                 with anyio.move_on_after(1) as scope:

@@ -18,6 +18,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 import anyws
+from tests.blocks import counted_turns
 from tests.conftest import backend_options
 from tests.endings import both_roles
 from tests.sending import DEFLATE, Sink, fragments, next_data
@@ -461,37 +462,17 @@ async def test_sends_of_many_tasks_keep_the_order_in_which_the_loop_runs_them(pa
 
 
 async def test_send_lets_others_run_now_and_then_and_not_each_time(pair: Pair) -> None:
-    turns = 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            await checkpoint()
-            turns += 1
-
-    async with pair(write_limit=None) as (ws, _), anyio.create_task_group() as tg:
-        tg.start_soon(count)
+    async with pair(write_limit=None) as (ws, _), counted_turns() as turns:
         for _ in range(1000):
             await ws.send("x")
-        assert 10 < turns < 100
-        tg.cancel_scope.cancel()
+        assert 10 < turns.count < 100
 
 
 async def test_send_of_a_large_message_that_compresses_well_lets_others_run(pair: Pair) -> None:
-    turns = 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            await checkpoint()
-            turns += 1
-
-    async with pair(write_limit=None, **DEFLATE) as (ws, _), anyio.create_task_group() as tg:
-        tg.start_soon(count)
+    async with pair(write_limit=None, **DEFLATE) as (ws, _), counted_turns() as turns:
         for _ in range(20):
             await ws.send("x" * 40_000)
-        assert turns >= 10
-        tg.cancel_scope.cancel()
+        assert turns.count >= 10
 
 
 # Cancellation.
