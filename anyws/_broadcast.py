@@ -5,6 +5,7 @@ Owns who is skipped, who is waited for, and who is too slow.
 
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Literal
 
 from anyio import create_task_group, move_on_after
 from anyio.lowlevel import checkpoint
@@ -26,7 +27,7 @@ def broadcast(
     message: DataLike,
     *,
     text: bool | None = None,
-    slow: str = "close",
+    slow: Literal["close", "drop"] = "close",
 ) -> None:
     """Send a message to many connections. Never waits.
 
@@ -80,7 +81,8 @@ async def broadcast_wait(
 
     It is encoded as by `broadcast()`. Each connection may take `timeout` seconds to end a
     fragmented message and to send all but its high-water mark (`write_limit`); who needs longer is
-    closed with 1013. Connections that are not open are skipped.
+    closed with 1013, or with 1011 where the fragmented message is not complete. Connections that
+    are not open are skipped.
 
     Args:
         connections: to whom.

@@ -39,8 +39,9 @@ from .sansio._client_handshake import ClientHandshake
 from .sansio._deflate import PerMessageDeflate
 from .sansio._extensions import ClientExtension
 from .sansio._handshake import PRODUCT
+from .sansio._headers import check_subprotocols
 from .sansio._limits import check_int
-from .sansio._redirects import Redirects
+from .sansio._redirects import Redirects, is_redirect
 from .sansio._uri import ProxyURI, WebSocketURI, parse_uri
 
 __all__ = ["connect", "unix_connect", "wrap_client"]
@@ -138,7 +139,7 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         origin: str | None = None,
         subprotocols: Sequence[str] | None = None,
         extensions: Sequence[ClientExtension] | None = None,
-        compression: str | PerMessageDeflate | None = "deflate",
+        compression: Literal["deflate"] | PerMessageDeflate | None = "deflate",
         additional_headers: HeadersLike | None = None,
         user_agent_header: str | None = PRODUCT,
         proxy: str | Literal[True] | None = True,
@@ -159,7 +160,7 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         check_ssl(ssl)
         check_logger(logger)
         check_hooks(hooks)
-        check_extensions(extensions, ClientExtension)
+        offered = check_extensions(extensions, ClientExtension)
         if stream is not None:
             check_stream(stream)
         if ssl is not None and not start.secure and stream is None:
@@ -170,8 +171,8 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         self._server_hostname = server_hostname
         deflate = choose_compression(compression)
         self._origin = origin
-        self._subprotocols = subprotocols
-        self._extensions = [*(extensions or ()), *(() if deflate is None else (deflate,))]
+        self._subprotocols = check_subprotocols(subprotocols or ())
+        self._extensions = [*offered, *(() if deflate is None else (deflate,))]
         self._user_agent = user_agent_header
         check_max_redirects(max_redirects)
         over_tcp = stream is None and start.unix_path is None
@@ -217,7 +218,7 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
 
     async def __aenter__(self) -> Connection:
         if self._entered:
-            raise RuntimeError("connect() can be entered only once: call it again")
+            raise RuntimeError(f"{type(self).__name__}() can be entered only once: call it again")
         self._entered = True
         self._lifespan = Lifespan(*await self._open_in_time())
         return await self._lifespan.__aenter__()
@@ -266,7 +267,7 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
             try:
                 return await self._open_at(redirects.uri)
             except (OSError, InvalidHandshake) as exc:
-                if not isinstance(exc, InvalidStatus) or not redirects.apply_to(exc.response):
+                if not isinstance(exc, InvalidStatus) or not is_redirect(exc.response):
                     self._add_notes(exc)
                     raise
                 response = exc.response

@@ -106,8 +106,10 @@ class OutgoingMessage:
                 await self._send_async(items)
             else:
                 await self._send_sync(items)
-        except BaseException:
+        except BaseException as exc:
             if self._begun and not self._complete and link.protocol.state is OPEN:
+                if isinstance(exc, Exception):
+                    link.ending.cause = link.ending.cause or exc
                 link.fail(CloseCode.INTERNAL_ERROR, "fragmented message is not complete")
             raise
         finally:

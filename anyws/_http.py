@@ -357,7 +357,7 @@ class _Received:
 
     __slots__ = ("_stream",)
 
-    def come_over(self, stream: Any) -> None:
+    def _come_over(self, stream: Any) -> None:
         """Take what it came over, for `extra()`; servers do it."""
         self._stream = stream
 

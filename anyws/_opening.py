@@ -21,6 +21,7 @@ from anyio import (
     ClosedResourceError,
     EndOfStream,
     aclose_forcefully,
+    get_current_task,
     move_on_after,
 )
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
@@ -202,6 +203,8 @@ class ServerOpening:
         """That of the answer that went out, or was about to; None before there is one."""
         self.answering: bool = False
         """Whether the answer is being sent."""
+        self.hook_task: int | None = None
+        """The task that calls a hook now, by its id; None if no hook runs."""
         self.error: InvalidHandshake | None = None
         """Why there is no connection, after `run()` gave none."""
 
@@ -258,7 +261,7 @@ class ServerOpening:
             request = self._handshake.receive_data(data)
             if request is not None:
                 request.local_address, request.remote_address = self._transport.addresses()
-                request.come_over(self._transport)
+                request._come_over(self._transport)
                 return request
 
     def _accept(self, request: Request) -> Response:
@@ -273,7 +276,7 @@ class ServerOpening:
         if hook is None:
             return None
         try:
-            response = await call_hook(hook, request)
+            response = await self._call_hook(hook, request)
             if response is not None:
                 self._check(response, opens=False)
         except BaseException as exc:
@@ -288,13 +291,22 @@ class ServerOpening:
         # A hook may well change the response that it is given.
         ours = response.headers.copy()
         try:
-            response = await call_hook(hook, request, response) or response
+            response = await self._call_hook(hook, request, response) or response
             self._check(response, opens=opens)
             if response.status == 101:
                 _check_opening_fields(response.headers, ours)
         except BaseException as exc:
             return self._take_hook_error("process_response", exc)
         return response
+
+    async def _call_hook(
+        self, hook: Callable[..., Awaitable[Response | None] | Response | None], *args: Any
+    ) -> Response | None:
+        self.hook_task = get_current_task().id
+        try:
+            return await call_hook(hook, *args)
+        finally:
+            self.hook_task = None
 
     def _take_hook_error(self, name: str, exc: BaseException) -> Response:
         """Log what a hook has raised, and give the answer to it; a cancellation goes on."""

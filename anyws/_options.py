@@ -14,7 +14,7 @@ import ssl
 import sys
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .sansio._limits import check_int, parse_max_size, parse_pair
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from anyio.abc import Listener
+
+_T = TypeVar("_T")
 
 Limits = int | tuple[int | None, int | None] | None
 """A high-water mark, or (high, low); None is no limit."""
@@ -122,6 +124,22 @@ def check_stream(stream: object) -> None:
         )
     if not _can(stream, "send", "receive"):
         raise TypeError(f"stream must be an anyio.abc.ByteStream, not {type(stream).__name__}")
+    if not _takes_size(stream.receive):  # type: ignore[attr-defined]  # it has one
+        kind = type(stream).__name__
+        raise TypeError(
+            f"stream must be an anyio.abc.ByteStream, whose receive() takes a size, not {kind}"
+        )
+
+
+def _takes_size(receive: Callable[..., object]) -> bool:
+    """Say whether it can be asked for so many bytes, as far as that can be seen."""
+    try:
+        inspect.signature(receive).bind(1)
+    except TypeError:
+        return False
+    except ValueError:  # it is written in C
+        return True
+    return True
 
 
 def _can(value: object, *methods: str) -> bool:
@@ -154,16 +172,18 @@ def check_listeners(listeners: Iterable[Listener[Any]]) -> list[Listener[Any]]:
     return checked
 
 
-def check_extensions(extensions: Iterable[object] | None, kind: type) -> None:
-    """See that each can do what one of its side must.
+def check_extensions(extensions: Iterable[_T] | None, kind: type) -> tuple[_T, ...]:
+    """See that each can do what one of its side must, and give them as a tuple.
 
     Raises:
         TypeError: one cannot.
     """
-    for extension in extensions or ():
+    checked = tuple(extensions or ())
+    for extension in checked:
         if not isinstance(extension, kind):
             other = type(extension).__name__
             raise TypeError(f"extensions must be of anyws.sansio.{kind.__name__}, not {other}")
+    return checked
 
 
 def check_place(host: str | None, port: int) -> None:

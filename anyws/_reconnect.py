@@ -99,7 +99,7 @@ class Backoff:
             raise TypeError(f"jitter must be a bool, not {type(self.jitter).__name__}")
         for name in ("initial", "factor", "max", "stable_after"):
             value = getattr(self, name)
-            if not isinstance(value, int | float):
+            if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"{name} must be a number, not {type(value).__name__}")
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} of {value} is not above 0 and finite")
@@ -191,6 +191,9 @@ class reconnect:  # noqa: N801  # it is used as a function: `async with reconnec
         if "additional_headers" in arguments:
             # They are read for each attempt, and an iterator could be read only once.
             arguments["additional_headers"] = Headers(arguments["additional_headers"])
+        for name in ("subprotocols", "extensions"):
+            if not isinstance(arguments.get(name), str | bytes | None):
+                arguments[name] = tuple(arguments[name])
         connect(uri, **arguments)  # what is wrong with them is told now
         self._entered = False
         self._session = Session(uri, arguments, backoff, retry, max_attempts)
@@ -205,7 +208,7 @@ class reconnect:  # noqa: N801  # it is used as a function: `async with reconnec
 
     async def __aenter__(self) -> "Session":
         if self._entered:
-            raise RuntimeError("reconnect() can be entered only once: call it again")
+            raise RuntimeError(f"{type(self).__name__}() can be entered only once: call it again")
         self._entered = True
         await self._session._enter()
         return self._session

@@ -5,6 +5,7 @@ handshake. RFC 6455 section 4.2.
 """
 
 import logging
+import math
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from anyio import (
     TypedAttributeLookupError,
     create_task_group,
     current_time,
+    get_current_task,
     move_on_after,
     sleep,
 )
@@ -29,6 +31,7 @@ from . import _transports
 from ._connection import Connection
 from ._http import Response, text_response
 from ._lifespan import Lifespan, is_cancellation
+from ._names import describe_address, plain_path
 from ._opening import ServerOpening, ServerSettings
 from ._options import check_seconds
 from ._patience import PATIENCE
@@ -150,9 +153,9 @@ class Server:
 
         Half-open handshakes get a 503, unless their answer is being sent; open connections a Close
         frame. Handlers that have not ended after `grace` seconds are cancelled, and their
-        connections dropped; so is one that waits for this itself. A handler goes on receiving, and
-        gets all that its peer has sent before its own Close frame; where one takes nothing for a
-        second, what finds no room in its queue is dropped.
+        connections dropped; so is one, or a hook, that waits for this itself. A handler goes on
+        receiving, and gets all that its peer has sent before its own Close frame; where one takes
+        nothing for a second, what finds no room in its queue is dropped.
 
         Args:
             code: as in `Connection.close`.
@@ -172,8 +175,12 @@ class Server:
             self._closing = True
             self._close = close
             self._accept_scope.cancel()
+            caller = get_current_task().id
             for scope, opening in list(self._openings.items()):
-                if opening is None or not opening.answering:
+                if opening is not None and opening.hook_task == caller:
+                    # It waits for this itself; cancelled now, it would end all without mercy.
+                    scope.deadline = math.inf
+                elif opening is None or not opening.answering:
                     scope.cancel()
                 elif grace is None:  # who does not read its answer must not hold us up for ever
                     scope.deadline = min(scope.deadline, current_time() + _ANSWER_TIMEOUT)
@@ -198,7 +205,7 @@ class Server:
 
     async def _run(self) -> None:
         """Accept and serve until closed."""
-        places = " and ".join(map(_describe_address, self._addresses))
+        places = " and ".join(map(describe_address, self._addresses))
         self._logger.info("listening on %s", places or "listeners without an address")
         try:
             with self._scope:
@@ -241,8 +248,11 @@ class Server:
 
     async def _close_listener(self, listener: Listener[ByteStream]) -> None:
         self._listeners.remove(listener)
-        with CancelScope(shield=True):  # closing a listener waits for nobody
+        # Those of anyio wait for nobody; one of the application's own may.
+        with move_on_after(_CLOSE_TIMEOUT, shield=True) as scope:
             await listener.aclose()
+        if scope.cancelled_caught:
+            self._logger.warning("listener not closed within %s seconds", _CLOSE_TIMEOUT)
 
     async def _close_listeners(self) -> None:
         """Close those that still listen: asyncio may have cancelled a task before it began."""
@@ -340,8 +350,8 @@ class Server:
         """Log the one line that an operator gets of a connection that was opened."""
         self._logger.info(
             "connection of %s to %s ended after %.3f s: %s",
-            _describe_address(connection.remote_address),
-            _plain_path(connection),
+            describe_address(connection.remote_address),
+            plain_path(connection.path),
             seconds,
             connection._link.ending.error(),
         )
@@ -374,26 +384,11 @@ class Server:
         """Log what a handler has raised, and whose it was."""
         self._logger.error(
             "connection handler failed (%s, %s)",
-            _describe_address(connection.remote_address),
-            _plain_path(connection),
+            describe_address(connection.remote_address),
+            plain_path(connection.path),
             exc_info=error,
             extra={"websocket": connection},
         )
-
-
-def _plain_path(connection: Connection) -> str:
-    """Give the path without the query, which may hold secrets."""
-    return connection.path.partition("?")[0]
-
-
-def _describe_address(address: object) -> str:
-    """Say who a peer is, or where a server listens."""
-    if isinstance(address, str) and address:
-        return address  # the path of a UNIX socket
-    if isinstance(address, tuple):
-        host, port = address[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return "a local peer"
 
 
 def _extra(listeners: Iterable[Listener[Any]], attribute: _T) -> list[_T]:

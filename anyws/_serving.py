@@ -9,7 +9,7 @@ import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from anyio import (
     TASK_STATUS_IGNORED,
@@ -121,7 +121,7 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
         host: str | None = "localhost",
         port: int = 0,
         *,
-        listeners: Iterable[Listener[Any]] | None = None,
+        listeners: Iterable[Listener[ByteStream]] | None = None,
         ssl: ssl_module.SSLContext | None = None,
         backlog: int | None = None,
         reuse_port: bool = False,
@@ -129,7 +129,7 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
         subprotocols: Sequence[str] | None = None,
         select_subprotocol: SubprotocolSelector | None = None,
         extensions: Sequence[ServerExtension] | None = None,
-        compression: str | PerMessageDeflate | None = "deflate",
+        compression: Literal["deflate"] | PerMessageDeflate | None = "deflate",
         process_request: ProcessRequest | None = None,
         process_response: ProcessResponse | None = None,
         server_header: str | None = PRODUCT,
@@ -142,7 +142,7 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
         max_queue: Limits = 2**5,
         read_limit: Limits = 2**16,
         write_limit: Limits = 2**16,
-        handler_errors: str = "log",
+        handler_errors: Literal["log", "raise"] = "log",
         logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
         hooks: Hooks | None = None,
     ) -> None:
@@ -161,9 +161,11 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
         check_ssl(ssl, server_side=True)
         check_logger(logger)
         check_hooks(hooks)
-        check_extensions(extensions, ServerExtension)
+        own = check_extensions(extensions, ServerExtension)
         if listeners is not None:
             listeners = check_listeners(listeners)
+        if not isinstance(reuse_port, bool):
+            raise TypeError(f"reuse_port must be a bool, not {type(reuse_port).__name__}")
         check_choice("handler_errors", handler_errors, ("log", "raise"))
         if max_connections is not None:
             check_int("max_connections", max_connections)
@@ -171,7 +173,7 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
                 raise ValueError(f"max_connections of {max_connections} is negative")
         check_seconds("open_timeout", open_timeout)
         deflate = choose_compression(compression)
-        accepted = [*(extensions or ()), *(() if deflate is None else (deflate,))]
+        accepted = [*own, *(() if deflate is None else (deflate,))]
 
         handshake = ServerHandshake(
             origins=origins,
@@ -223,7 +225,7 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
 
     async def __aenter__(self) -> Server:
         if self._server is not None:
-            raise RuntimeError("serve() can be entered only once: call it again")
+            raise RuntimeError(f"{type(self).__name__}() can be entered only once: call it again")
         listeners = await self._listen()
         self._task_group = create_task_group()
         self._server = Server(
@@ -395,7 +397,7 @@ class wrap_server:  # noqa: N801  # it is used as a function: `async with wrap_s
 
     async def __aenter__(self) -> Connection:
         if self._entered:
-            raise RuntimeError("wrap_server() can be entered only once: call it again")
+            raise RuntimeError(f"{type(self).__name__}() can be entered only once: call it again")
         self._entered = True
         opened = None
         timeout = self._serve._open_timeout

@@ -107,7 +107,7 @@ class InvalidStatus(InvalidHandshake):
 
     Args:
         response: the answer.
-        problem: why it was not followed, if it is a redirect.
+        problem: what there is to say beside the status, such as why a redirect was not followed.
     """
 
     def __init__(self, response: Response, problem: str | None = None) -> None:

@@ -73,6 +73,7 @@ class BareConnection(abc.ABC):
         assert request is not None
         response = handshake.accept(request)
         self._socket.send(handshake.send_response(response, request))
+        self._take(handshake.trailing_data)
 
     async def open(self, uri: str) -> None:
         """Send one, and take the answer."""

@@ -16,26 +16,13 @@ members: set[anyws.Connection] = set()
 
 async def chat(ws: anyws.Connection) -> None:
     members.add(ws)
-    tell_all(f"* {len(members)} here")
+    anyws.broadcast(members, f"* {len(members)} here")
     try:
         async for message in ws:
-            tell_all(message)
+            anyws.broadcast(members, message)
     finally:
         members.discard(ws)
-        tell_all(f"* {len(members)} here")
-
-
-def tell_all(message: str | bytes) -> None:
-    """Send to each member without waiting, so that nobody waits for the slowest one."""
-    for member in members:
-        try:
-            member.send_nowait(message)
-        except anyio.WouldBlock:
-            # Its buffer is full: it does not read. Its handler will take it out.
-            member.abort()
-        except anyws.ConnectionClosed:
-            # It is on its way out.
-            continue
+        anyws.broadcast(members, f"* {len(members)} here")
 
 
 async def main(port: int) -> None:

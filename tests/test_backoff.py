@@ -85,9 +85,9 @@ def test_jitter_that_is_no_bool_is_a_typeerror() -> None:
         Backoff(jitter=value)
 
 
-def test_what_is_no_number_is_a_typeerror() -> None:
-    value: Any = "1"
-    with pytest.raises(TypeError, match="initial must be a number, not str"):
+@pytest.mark.parametrize(("value", "kind"), [("1", "str"), (True, "bool")])
+def test_what_is_no_number_is_a_typeerror(value: Any, kind: str) -> None:
+    with pytest.raises(TypeError, match=f"initial must be a number, not {kind}"):
         Backoff(initial=value)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import zlib
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import pytest
@@ -120,7 +120,7 @@ async def test_iterable_is_a_typeerror_and_nothing_is_sent(
 async def test_wrong_arguments_are_told_before_anything_is_sent() -> None:
     async with servers(1) as (connections, (peer,)):
         with pytest.raises(ValueError, match="slow 'wait', expected 'close' or 'drop'"):
-            broadcast(connections, "a", slow="wait")
+            broadcast(connections, "a", slow="wait")  # type: ignore[arg-type]  # likewise
         with pytest.raises(TypeError, match=r"slow \[\], expected 'close' or 'drop'"):
             broadcast(connections, "a", slow=[])  # type: ignore[arg-type]  # that is it
         with pytest.raises(ValueError, match="timeout of 0 seconds is not above 0"):
@@ -291,7 +291,7 @@ async def test_broadcast_wait_waits_for_the_end_of_a_fragmented_message() -> Non
 
 @pytest.mark.behaviour(93)
 @pytest.mark.parametrize("slow", ["close", "drop"])
-async def test_stalled_client_delays_nobody(slow: str) -> None:
+async def test_stalled_client_delays_nobody(slow: Literal["close", "drop"]) -> None:
     async with servers(3, max_buffer_size=400, write_limit=800) as (connections, peers):
         for turn in range(10):
             with takes(0):

@@ -177,8 +177,31 @@ async def test_connect_can_be_entered_only_once() -> None:
     connecting = anyws.connect("ws://127.0.0.1:1/")
     with pytest.raises(OSError, match="refused"):
         await connecting.__aenter__()
-    with pytest.raises(RuntimeError, match="only once"):
+    with pytest.raises(RuntimeError, match=r"^connect\(\) can be entered only once"):
         await connecting.__aenter__()
+
+
+async def test_block_that_is_entered_twice_is_called_by_its_own_name() -> None:
+    near, far = memory_stream_pair()
+    await far.aclose()
+    connecting = anyws.wrap_client(near)
+    with pytest.raises(anyws.InvalidMessage):
+        await connecting.__aenter__()
+    with pytest.raises(RuntimeError, match=r"^wrap_client\(\) can be entered only once"):
+        await connecting.__aenter__()
+
+
+async def test_subprotocols_and_extensions_may_be_iterators() -> None:
+    async with serving(subprotocols=iter(["chat"])) as server:
+        connecting = anyws.connect(
+            f"ws://127.0.0.1:{server.port}/",
+            subprotocols=iter(["chat"]),  # type: ignore[arg-type]  # so
+            extensions=iter([anyws.PerMessageDeflate()]),  # type: ignore[arg-type]  # likewise
+            compression=None,
+        )
+        async with connecting as ws:
+            assert ws.subprotocol == "chat"
+            assert [it.name for it in ws.extensions] == ["permessage-deflate"]
 
 
 # No server at all.

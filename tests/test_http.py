@@ -287,7 +287,7 @@ def test_a_request_that_came_over_nothing_has_no_typed_attributes() -> None:
 
 def test_a_request_can_be_copied_and_stored_whatever_it_came_over() -> None:
     request = Request("GET", "/", Headers({"A": "b"}))
-    request.come_over(object())
+    request._come_over(object())
     for copied in (copy.deepcopy(request), pickle.loads(pickle.dumps(request))):  # ours
         assert copied == request
         assert copied.extra(SocketAttribute.raw_socket, "none") == "none"

@@ -260,6 +260,40 @@ def test_listeners_that_cannot_listen_are_an_error_of_the_call(
         anyws.serve(handler, listeners=listeners)
 
 
+def test_reuse_port_that_is_no_bool_is_an_error_of_the_call() -> None:
+    with pytest.raises(TypeError, match="reuse_port must be a bool, not int"):
+        anyws.serve(handler, reuse_port=1)  # type: ignore[arg-type]  # that is it
+
+
+class ObjectStream:
+    """What gives objects, and takes no size."""
+
+    async def send(self, item: bytes) -> None: ...
+
+    async def receive(self) -> bytes:
+        return b""
+
+    async def aclose(self) -> None: ...
+
+
+def test_stream_that_takes_no_size_is_an_error_of_the_call() -> None:
+    text = r"stream must be .*ByteStream, whose receive\(\) takes a size, not ObjectStream"
+    with pytest.raises(TypeError, match=f"^{text}$"):
+        anyws.wrap_client(ObjectStream())  # type: ignore[arg-type]  # that is it
+    with pytest.raises(TypeError, match=f"^{text}$"):
+        anyws.wrap_server(ObjectStream())  # type: ignore[arg-type]  # likewise
+
+
+class NativeStream(ObjectStream):
+    """One whose method does not tell its parameters, as those that are written in C."""
+
+    receive = max  # type: ignore[assignment]  # such a one
+
+
+def test_stream_whose_receive_does_not_tell_what_it_takes_is_taken() -> None:
+    anyws.wrap_client(NativeStream())  # type: ignore[arg-type]  # likewise
+
+
 @pytest.mark.parametrize(
     ("path", "error", "text"),
     [

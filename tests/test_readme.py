@@ -151,10 +151,10 @@ def test_tasks_program_ticks_and_leaves_work_for_a_client_that_has_gone() -> Non
 def test_tls_client_talks_to_tls_server(tmp_path: Path) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost")
-    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
-    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    authority.cert_pem.write_to_path(tmp_path / "client.pem")
+    certificate.private_key_pem.write_to_path(tmp_path / "server.key")
     for pem in certificate.cert_chain_pems:
-        pem.write_to_path(tmp_path / "certificate.pem", append=True)
+        pem.write_to_path(tmp_path / "server.pem", append=True)
     with start(TLS_SERVER.replace("8765", "0"), tmp_path) as server:
         try:
             port = read_port(server)

@@ -104,6 +104,17 @@ async def test_text_argument_overrides_the_type(pair: Pair) -> None:
         await peer.finish()
 
 
+async def test_text_that_is_no_bool_is_a_typeerror_and_nothing_is_sent(
+    pair: Pair, arguments: dict[str, Any]
+) -> None:
+    async with pair(**arguments) as (ws, peer):
+        with pytest.raises(TypeError, match="text must be a bool or None, not str"):
+            await ws.send("a", text="yes")  # type: ignore[arg-type]  # that is it
+        await ws.send("b")
+        assert await next_data(peer) == (TEXT, b"b", True)
+        await peer.finish()
+
+
 @pytest.mark.behaviour(63)
 async def test_bytearray_may_change_once_it_was_sent(pair: Pair, arguments: dict[str, Any]) -> None:
     async with pair(**arguments) as (ws, peer):

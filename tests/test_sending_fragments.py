@@ -285,6 +285,9 @@ async def test_iterator_that_fails_midway_closes_the_connection(
         while (frame := await peer.read_frame()).opcode != CLOSE:
             assert (frame.opcode, frame.payload, frame.fin) == (TEXT, b"a", False)
         assert frame.code == 1011
+        with pytest.raises(anyws.ConnectionClosedError) as caught:
+            await ws.recv()
+        assert isinstance(caught.value.__cause__, IteratorError)
         await peer.finish()
 
 

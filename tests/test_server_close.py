@@ -406,6 +406,51 @@ async def test_answer_that_nobody_reads_takes_no_longer_than_the_grace(
         assert anyio.current_time() - started_at == pytest.approx(seconds)
 
 
+@pytest.mark.behaviour(96)
+@pytest.mark.parametrize("hook", ["process_request", "process_response"])
+async def test_close_from_a_hook_leaves_the_handlers_their_time(hook: str) -> None:
+    events: list[str] = []
+
+    async def handler(ws: anyws.Connection) -> None:
+        async for _ in ws:
+            pass
+        await anyio.sleep(2)  # it cleans up
+        events.append("cleaned up")
+
+    async def close(request: anyws.Request, response: anyws.Response | None = None) -> None:
+        if request.path == "/shutdown":
+            await server.close(grace=5)
+
+    async with serving_memory(handler, **{hook: close}) as (server, connect):
+        member = await connect()
+        await open_peer(member)
+        started_at = anyio.current_time()
+        admin, half_open = await connect(), await connect()
+        await admin.send_bytes(REQUEST.replace(b"/chat", b"/shutdown") + b"\r\n")
+        assert (await member.answer_close()).code == 1001
+        await member.finish()
+        assert parse_answer(await half_open.read_until_eof()).status == 503
+        assert await admin.read_until_eof() == b""
+        assert anyio.current_time() - started_at == pytest.approx(5)
+    assert events == ["cleaned up"]
+
+
+@pytest.mark.behaviour(96)
+async def test_listener_that_does_not_let_itself_be_closed_is_left_after_a_second(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class SlowListener(MemoryListener):
+        async def aclose(self) -> None:
+            await super().aclose()
+            await anyio.sleep(30)
+
+    started_at = anyio.current_time()
+    async with anyws.serve(hang, listeners=[SlowListener()]) as server:
+        await server.close()
+    assert anyio.current_time() - started_at == pytest.approx(1)
+    assert loud_records(caplog) == ["anyws.server: listener not closed within 1.0 seconds"]
+
+
 @pytest.mark.behaviour(97)
 async def test_client_that_was_refused_before_gets_no_second_answer(
     caplog: pytest.LogCaptureFixture,

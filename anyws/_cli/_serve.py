@@ -15,6 +15,7 @@ from anyio import CancelScope, create_task_group
 
 from .. import SAME_HOST, broadcast
 from .. import serve as serve_websocket
+from .._names import describe_address, plain_path
 from ._arguments import fail_usage
 from ._connecting import Interruption
 from ._formatting import complain, escape
@@ -89,8 +90,8 @@ def _make_block(arguments: ServeArguments) -> serve_websocket:
     members: set[Connection] = set()
 
     async def handle(ws: Connection) -> None:
-        path = escape(ws.path.partition("?")[0])  # a query may hold secrets
-        _LOGGER.info("connection of %s to %s opened", _describe(ws), path)
+        peer = describe_address(ws.remote_address)
+        _LOGGER.info("connection of %s to %s opened", peer, escape(plain_path(ws.path)))
         members.add(ws)
         try:
             async for message in ws:
@@ -102,7 +103,7 @@ def _make_block(arguments: ServeArguments) -> serve_websocket:
             members.discard(ws)
 
     def refuse_other_paths(request: Request) -> Response | None:
-        if arguments.path in {None, request.path.partition("?")[0]}:
+        if arguments.path in {None, plain_path(request.path)}:
             return None
         return request.respond(404, f"the path is {arguments.path}\n")
 
@@ -116,12 +117,6 @@ def _make_block(arguments: ServeArguments) -> serve_websocket:
         max_size=arguments.max_size or None,
         compression=None if arguments.no_compression else "deflate",
     )
-
-
-def _describe(ws: Connection) -> str:
-    """Say who a peer is, as the server's own line at the end does."""
-    host, port = ws.remote_address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _name(arguments: ServeArguments) -> str:

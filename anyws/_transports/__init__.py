@@ -79,8 +79,8 @@ def _running_trio() -> ModuleType | None:
 def native() -> bool:
     """Say whether what is opened or accepted here has such a transport, not anyio's stream.
 
-    It has that on Windows, whose asyncio watches no sockets by default, and where the environment
-    variable ANYWS_NATIVE_TRANSPORTS is 0, for tests.
+    It has anyio's stream on Windows, whose asyncio watches no sockets by default, and where the
+    environment variable ANYWS_NATIVE_TRANSPORTS is 0, for tests.
     """
     return sys.platform != "win32" and os.environ.get("ANYWS_NATIVE_TRANSPORTS", "1") != "0"
 

@@ -182,7 +182,7 @@ class HeadReader:
         return False
 
     def _check_first_line(self) -> None:
-        # As soon as it is there, however it has come: see above.
+        # As soon as it is there: who speaks something else may never send an empty line.
         if self._kind == "request" and REQUEST_LINE.match(self._buffer) is None:
             raise self._malformed("illegal request line")
 

@@ -36,9 +36,11 @@ def encode_data(data: DataLike, text: bool | None) -> tuple[bool, BytesLike]:
     """Give whether `data` is Text, and its bytes.
 
     Raises:
-        TypeError: it is neither str nor bytes-like.
+        TypeError: it is neither str nor bytes-like, or `text` is no bool.
         ValueError: it is a str with lone surrogates, which has no UTF-8.
     """
+    if text is not None and not isinstance(text, bool):
+        raise TypeError(f"text must be a bool or None, not {type(text).__name__}")
     if isinstance(data, str):
         return text is None or text, data.encode()
     if isinstance(data, (bytes, bytearray)):

@@ -30,6 +30,11 @@ _FIELDS_OF_AN_ORIGIN = ("Authorization", "Cookie", "Proxy-Authorization", "Host"
 _ASCII = "".join(map(chr, range(0x80)))
 
 
+def is_redirect(response: Response) -> bool:
+    """Say whether a response leads elsewhere."""
+    return response.status in _STATUSES
+
+
 class Redirects:
     """The way from a URI to the one that opens a connection.
 
@@ -58,10 +63,6 @@ class Redirects:
     def __len__(self) -> int:
         """Give the number of redirects that were followed."""
         return len(self._way) - 1
-
-    def apply_to(self, response: Response) -> bool:
-        """Say whether a response is a redirect."""
-        return response.status in _STATUSES
 
     def follow(self, response: Response) -> None:
         """Go where a response leads.

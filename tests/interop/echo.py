@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from typing import Literal
 
 import anyio
 import anyio.to_thread
@@ -38,7 +39,9 @@ async def serve() -> None:
         await anyio.to_thread.run_sync(sys.stdin.read)
 
 
-async def drive(uri: str, tasks: int, compression: str | anyws.PerMessageDeflate) -> None:
+async def drive(
+    uri: str, tasks: int, compression: Literal["deflate"] | anyws.PerMessageDeflate
+) -> None:
     """Run each case in its own connection, then say that it was the last."""
     async with anyws.connect(f"{uri}/getCaseCount") as ws:
         count = int(await ws.recv())
@@ -68,7 +71,7 @@ def main(mode: str, backend: str, *arguments: str) -> None:
         anyio.run(serve, backend=name, backend_options=options)
         return
     uri, tasks, *flags = arguments
-    compression = (
+    compression: Literal["deflate"] | anyws.PerMessageDeflate = (
         anyws.PerMessageDeflate(client_no_context_takeover=True)
         if flags == ["no-context-takeover"]
         else "deflate"
