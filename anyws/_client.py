@@ -9,12 +9,13 @@ import ssl as ssl_module
 from collections.abc import Sequence
 from os import PathLike
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack
 
 from anyio import move_on_after
 from anyio.abc import ByteStream
 
 from . import _transports
+from ._arguments import WrapClientArguments
 from ._connection import Connection
 from ._hooks import Hooks, check_hooks
 from ._http import HeadersLike
@@ -345,7 +346,10 @@ class unix_connect(connect):  # noqa: N801  # it is used as a function
     """
 
     def __init__(
-        self, path: str | PathLike[str], uri: str = "ws://localhost/", **arguments: Any
+        self,
+        path: str | PathLike[str],
+        uri: str = "ws://localhost/",
+        **arguments: Unpack[WrapClientArguments],
     ) -> None:
         check_arguments(
             "unix_connect", arguments, {"stream", "proxy", "proxy_ssl", "max_redirects"}
@@ -373,7 +377,12 @@ class wrap_client(connect):  # noqa: N801  # it is used as a function
     Cancellation: on entering, the stream is closed.
     """
 
-    def __init__(self, stream: ByteStream, uri: str = "ws://localhost/", **arguments: Any) -> None:
+    def __init__(
+        self,
+        stream: ByteStream,
+        uri: str = "ws://localhost/",
+        **arguments: Unpack[WrapClientArguments],
+    ) -> None:
         check_arguments("wrap_client", arguments, {"proxy", "proxy_ssl", "max_redirects"})
         check_stream(stream)
         super().__init__(uri, stream=stream, **arguments)

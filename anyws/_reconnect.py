@@ -19,7 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Unpack
 
 from anyio import (
     BrokenResourceError,
@@ -32,11 +32,12 @@ from anyio import (
     sleep_until,
 )
 
+from ._arguments import ReconnectArguments
 from ._client import connect
 from ._connection import Connection
 from ._http import Headers, Response
 from ._lifespan import begin_connection, end_connection, leave_task_group
-from ._options import check_arguments, check_callable, check_plain_function
+from ._options import check_arguments, check_callable, check_extensions, check_plain_function
 from ._tasks import UserTasks, check_awaitable
 from .exceptions import (
     ConnectionClosed,
@@ -45,6 +46,8 @@ from .exceptions import (
     InvalidStatus,
     ProxyError,
 )
+from .sansio._extensions import ClientExtension
+from .sansio._headers import check_subprotocols
 from .sansio._uri import parse_uri
 
 if TYPE_CHECKING:
@@ -181,19 +184,20 @@ class reconnect:  # noqa: N801  # it is used as a function: `async with reconnec
         backoff: Backoff = _BACKOFF,
         retry: Callable[[Exception], bool] = default_retry,
         max_attempts: int | None = None,
-        **arguments: Any,
+        **arguments: Unpack[ReconnectArguments],
     ) -> None:
         check_arguments("reconnect", arguments, {"stream"})
         if not isinstance(backoff, Backoff):
             raise TypeError(f"backoff must be a Backoff, not {type(backoff).__name__}")
         check_plain_function("retry", retry)  # what an async one gives would count as True
         check_max_attempts(max_attempts)
+        # They are read for each attempt, and an iterator could be read only once.
         if "additional_headers" in arguments:
-            # They are read for each attempt, and an iterator could be read only once.
             arguments["additional_headers"] = Headers(arguments["additional_headers"])
-        for name in ("subprotocols", "extensions"):
-            if not isinstance(arguments.get(name), str | bytes | None):
-                arguments[name] = tuple(arguments[name])
+        if "subprotocols" in arguments:
+            arguments["subprotocols"] = check_subprotocols(arguments["subprotocols"] or ())
+        if "extensions" in arguments:
+            arguments["extensions"] = check_extensions(arguments["extensions"], ClientExtension)
         connect(uri, **arguments)  # what is wrong with them is told now
         self._entered = False
         self._session = Session(uri, arguments, backoff, retry, max_attempts)
@@ -231,7 +235,7 @@ class Session:
     def __init__(
         self,
         uri: str,
-        arguments: dict[str, Any],
+        arguments: ReconnectArguments,
         backoff: Backoff,
         retry: Callable[[Exception], bool],
         max_attempts: int | None,

@@ -9,7 +9,7 @@ import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack
 
 from anyio import (
     TASK_STATUS_IGNORED,
@@ -21,6 +21,7 @@ from anyio.abc import ByteStream, Listener, TaskStatus
 from anyio.streams.stapled import MultiListener
 
 from . import _transports
+from ._arguments import ServeArguments, UnixServeArguments, WrapServerArguments
 from ._connection import Connection
 from ._hooks import Hooks, check_hooks
 from ._lifespan import Lifespan, bare, is_cancellation, raise_as_is
@@ -326,7 +327,7 @@ class unix_serve(serve):  # noqa: N801  # it is used as a function
         self,
         handler: Callable[[Connection], Awaitable[None]],
         path: str | PathLike[str],
-        **arguments: Any,
+        **arguments: Unpack[UnixServeArguments],
     ) -> None:
         check_arguments("unix_serve", arguments, _TCP_ARGUMENTS)
         check_path(path)
@@ -340,7 +341,7 @@ async def serve_forever(
     port: int = 0,
     *,
     task_status: TaskStatus[Server] = TASK_STATUS_IGNORED,
-    **arguments: Any,
+    **arguments: Unpack[ServeArguments],
 ) -> None:
     """Serve until cancelled or closed: `await tg.start(serve_forever, handler, host, port)`.
 
@@ -379,7 +380,7 @@ class wrap_server:  # noqa: N801  # it is used as a function: `async with wrap_s
     Cancellation: on entering, the stream is closed.
     """
 
-    def __init__(self, stream: ByteStream, **arguments: Any) -> None:
+    def __init__(self, stream: ByteStream, **arguments: Unpack[WrapServerArguments]) -> None:
         check_arguments("wrap_server", arguments, _SERVER_ARGUMENTS)
         check_stream(stream)
         self._stream = stream

@@ -7,7 +7,7 @@ thing.
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from anyio import (
     BrokenResourceError,
@@ -22,6 +22,7 @@ from anyio import (
 from anyio.abc import ByteStream, Listener, TaskGroup
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
+from ._arguments import ConnectionArguments, UnixServeArguments, WrapClientArguments
 from ._client import wrap_client
 from ._connection import Connection
 from ._lifespan import Lifespan
@@ -336,7 +337,9 @@ class connection_pair:  # noqa: N801  # it is used as a function
     Cancellation: on entering, nothing is left open.
     """
 
-    def __init__(self, *, max_buffer_size: int = 65536, **arguments: Any) -> None:
+    def __init__(
+        self, *, max_buffer_size: int = 65536, **arguments: Unpack[ConnectionArguments]
+    ) -> None:
         self._max_buffer_size = max_buffer_size
         self._arguments = arguments
         self._stack = AsyncExitStack()
@@ -392,7 +395,11 @@ class memory_server:  # noqa: N801  # it is used as a function: `async with memo
     Cancellation: on entering, nothing is left open.
     """
 
-    def __init__(self, handler: Callable[[Connection], Awaitable[None]], **arguments: Any) -> None:
+    def __init__(
+        self,
+        handler: Callable[[Connection], Awaitable[None]],
+        **arguments: Unpack[UnixServeArguments],
+    ) -> None:
         self._listener = MemoryListener()
         arguments.setdefault("handler_errors", "raise")
         self._serve = serve(handler, listeners=[self._listener], **arguments)
@@ -409,14 +416,16 @@ class memory_server:  # noqa: N801  # it is used as a function: `async with memo
     ) -> None:
         await self._serve.__aexit__(exc_type, exc, traceback)
 
-    def _connect(self, uri: str = "ws://localhost/", **arguments: Any) -> "memory_connect":
+    def _connect(
+        self, uri: str = "ws://localhost/", **arguments: Unpack[WrapClientArguments]
+    ) -> "memory_connect":
         return memory_connect(self._listener, uri, arguments)
 
 
 class memory_connect:  # noqa: N801  # see memory_server
     """A client of a `memory_server`: an asynchronous context manager like `connect`."""
 
-    def __init__(self, listener: MemoryListener, uri: str, arguments: dict[str, Any]) -> None:
+    def __init__(self, listener: MemoryListener, uri: str, arguments: WrapClientArguments) -> None:
         self._listener = listener
         self._uri = uri
         self._arguments = arguments

@@ -6,15 +6,25 @@ import functools
 import socket
 import ssl
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import pytest
 from anyio.streams.stapled import MultiListener
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 
 import anyws
+from anyws._arguments import (
+    ReconnectArguments,
+    ServeArguments,
+    UnixServeArguments,
+    WrapClientArguments,
+    WrapServerArguments,
+)
 from anyws._options import ConnectionOptions, Limits, parse_marks
 from anyws.testing import memory_stream_pair
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.mark.parametrize(
@@ -199,20 +209,56 @@ def test_max_connections_that_is_no_integer_is_a_type_error_of_the_call() -> Non
 )
 def test_argument_of_listening_is_a_type_error_where_a_stream_is_wrapped(name: str) -> None:
     near, _ = memory_stream_pair()
+    wrong: Any = {name: None}
     with pytest.raises(TypeError, match=rf"^wrap_server\(\) has no use for the argument '{name}'$"):
-        anyws.wrap_server(near, **{name: None})
+        anyws.wrap_server(near, **wrong)
 
 
 @pytest.mark.parametrize("name", ["host", "port", "listeners", "reuse_port"])
 def test_argument_of_tcp_is_a_type_error_where_a_path_is_given(name: str) -> None:
+    wrong: Any = {name: None}
     with pytest.raises(TypeError, match=rf"^unix_serve\(\) has no use for the argument '{name}'$"):
-        anyws.unix_serve(handler, "a.sock", **{name: None})
+        anyws.unix_serve(handler, "a.sock", **wrong)
 
 
 def test_stream_is_a_type_error_where_a_path_is_given() -> None:
     near, _ = memory_stream_pair()
     with pytest.raises(TypeError, match=r"^unix_connect\(\) has no use for the argument 'stream'$"):
-        anyws.unix_connect("a.sock", stream=near)
+        anyws.unix_connect("a.sock", stream=near)  # type: ignore[call-arg]  # that is it
+
+
+@pytest.mark.parametrize(
+    ("passed_on", "function", "own"),
+    [
+        (ReconnectArguments, anyws.connect, {"uri", "stream"}),
+        (
+            WrapClientArguments,
+            anyws.connect,
+            {"uri", "stream", "proxy", "proxy_ssl", "max_redirects"},
+        ),
+        (ServeArguments, anyws.serve, {"handler", "host", "port"}),
+        (
+            UnixServeArguments,
+            anyws.serve,
+            {"handler", "host", "port", "listeners", "reuse_port"},
+        ),
+        (
+            WrapServerArguments,
+            anyws.serve,
+            {"handler", "host", "port", "listeners", "reuse_port", "backlog", "max_connections"}
+            | {"handler_errors"},
+        ),
+    ],
+)
+def test_arguments_that_are_passed_on_are_those_of_the_function_below(
+    passed_on: type, function: Callable[..., Any], own: set[str]
+) -> None:
+    parameters = get_type_hints(function.__init__)
+    del parameters["return"]
+    assert own < parameters.keys()
+    assert get_type_hints(passed_on) == {
+        name: kind for name, kind in parameters.items() if name not in own
+    }
 
 
 def test_none_is_no_limit() -> None:

@@ -15,7 +15,7 @@ import socket
 import struct
 import weakref
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import pytest
@@ -101,7 +101,7 @@ async def test_both_sides_stream_50_megabytes_at_each_other_at_once_over_tcp() -
 @pytest.mark.parametrize("compression", [None, "deflate"])
 @pytest.mark.parametrize("max_buffer_size", [1, 4 * KIBIBYTE, 64 * KIBIBYTE])
 async def test_both_sides_stream_at_each_other_at_once_in_memory(
-    max_buffer_size: int, compression: str | None
+    max_buffer_size: int, compression: Literal["deflate"] | None
 ) -> None:
     count, size = (20, 256 * KIBIBYTE) if max_buffer_size > 1 else (4, KIBIBYTE)
     with anyio.fail_after(LIMIT):

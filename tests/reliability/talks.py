@@ -13,7 +13,7 @@ import time
 import traceback
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 from anyio.abc import SocketAttribute
@@ -95,7 +95,7 @@ async def connections(
     choice: random.Random, kind: str, close_timeout: float, *, large: bool
 ) -> AsyncGenerator[tuple[Connection, Connection], None]:
     """Give the two ends of a connection, in a drawn order."""
-    compression = choice.choice([None, None, "deflate"])
+    compression: Literal["deflate"] | None = choice.choice([None, None, "deflate"])
     async with streams(choice, kind, large=large) as (near, far), AsyncExitStack() as stack:
         ends: dict[str, Connection] = {}
         options = [draw_options(choice, close_timeout) for _ in range(2)]
