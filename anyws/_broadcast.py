@@ -10,8 +10,8 @@ from typing import Literal
 from anyio import create_task_group, move_on_after
 from anyio.lowlevel import checkpoint
 
+from ._cancellation import bare, raise_as_is
 from ._connection import Connection
-from ._lifespan import bare, raise_as_is
 from ._link import Link
 from ._options import check_choice, check_seconds
 from ._patience import PATIENCE

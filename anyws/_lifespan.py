@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from anyio import CancelScope, create_task_group, get_cancelled_exc_class
 
-from ._tasks import ends_the_program, without_cancellation
+from ._cancellation import bare, ends_the_program, is_cancellation, raise_as_is
 from ._types import Close, CloseCode
 
 if TYPE_CHECKING:
@@ -148,50 +148,3 @@ async def leave_task_group(
             raise_as_is(bare(group))
     if interruption is not None and (exc is None or not is_cancellation(interruption)):
         raise interruption  # a KeyboardInterrupt wins over everything
-
-
-def is_cancellation(error: BaseException) -> bool:
-    """Say whether `error` is a cancellation, and nothing else; trio makes a group of many."""
-    return without_cancellation(error) is None
-
-
-def bare(group: BaseExceptionGroup[BaseException], depth: int = 1) -> BaseException:
-    """Give the first KeyboardInterrupt, SystemExit or the like in a group of ours.
-
-    Or else its error, where it has but one; or the group.
-
-    Args:
-        group: what has left a task group.
-        depth: how many task groups, one in the other, it has left: what else is a group in it is
-            the application's own.
-    """
-    end = _find_end(group)
-    if end is not None:
-        return end
-    error: BaseException = group
-    for _ in range(depth):
-        if not isinstance(error, BaseExceptionGroup) or len(error.exceptions) > 1:
-            break
-        error = error.exceptions[0]
-    return error
-
-
-def _find_end(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            end = _find_end(error)
-            if end is not None:
-                return end
-        elif not isinstance(error, Exception) and not is_cancellation(error):
-            return error
-    return None
-
-
-def raise_as_is(error: BaseException) -> None:
-    """Raise `error` with the context that it has, not with the one of this place."""
-    context = error.__context__
-    try:
-        raise error
-    finally:
-        error.__context__ = context
-        del error, context  # no cycle through this frame

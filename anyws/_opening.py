@@ -26,9 +26,9 @@ from anyio import (
 )
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
+from ._cancellation import application_error
 from ._hooks import make_connection
 from ._http import Request, Response, text_response
-from ._tasks import application_error
 from ._types import Role
 from .exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
 from .sansio._deflate import PerMessageDeflate

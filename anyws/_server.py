@@ -28,15 +28,16 @@ from anyio.streams.stapled import MultiListener
 from anyio.streams.tls import TLSListener
 
 from . import _transports
+from ._cancellation import application_error, is_cancellation
 from ._connection import Connection
 from ._http import Response, text_response
-from ._lifespan import Lifespan, is_cancellation
+from ._lifespan import Lifespan
 from ._names import describe_address, plain_path
 from ._opening import ServerOpening, ServerSettings
 from ._options import check_seconds
 from ._patience import PATIENCE
 from ._stats import Past, ServerStats
-from ._tasks import application_error, check_awaitable
+from ._tasks import check_awaitable
 from ._types import OPEN, Close, CloseCode
 from .sansio._closing import check_close
 

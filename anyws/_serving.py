@@ -22,9 +22,10 @@ from anyio.streams.stapled import MultiListener
 
 from . import _transports
 from ._arguments import ServeArguments, UnixServeArguments, WrapServerArguments
+from ._cancellation import bare, is_cancellation, raise_as_is
 from ._connection import Connection
 from ._hooks import Hooks, check_hooks
-from ._lifespan import Lifespan, bare, is_cancellation, raise_as_is
+from ._lifespan import Lifespan
 from ._opening import (
     ProcessRequest,
     ProcessResponse,

@@ -6,14 +6,13 @@ and no stream.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import sys
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
-from anyio import CancelScope, get_cancelled_exc_class
+from anyio import CancelScope
 
+from ._cancellation import without_cancellation
 from ._parking import Latch
 
 if TYPE_CHECKING:
@@ -124,47 +123,3 @@ def check_awaitable(name: str, value: Awaitable[_T]) -> Awaitable[_T]:
             " yield"
         )
     return value
-
-
-def application_error(name: str, error: BaseException) -> BaseException | None:
-    """Give what there is in what has left a function of the application's, but its cancellation.
-
-    A cancellation beside an error, which trio gives in one group, will be met again. On asyncio a
-    CancelledError may also be that of another task, whose result was asked for.
-    """
-    rest = without_cancellation(error)
-    if rest is not None or _is_cancelled():
-        return rest
-    foreign = RuntimeError(f"{name} was left by the cancellation of a task that it waited for")
-    foreign.__cause__ = error
-    return foreign
-
-
-def ends_the_program(error: BaseException) -> bool:
-    """Say whether `error` is, or has in it, a KeyboardInterrupt or SystemExit.
-
-    On trio Ctrl-C interrupts the task that runs; on asyncio it cancels the main one. Neither is an
-    error of the endpoint, but "an endpoint is going away" (RFC 6455 section 7.4.1), at once.
-    """
-    ends = (KeyboardInterrupt, SystemExit)
-    if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(ends) is not None
-    return isinstance(error, ends)
-
-
-def _is_cancelled() -> bool:
-    """Say whether the task that runs now is being cancelled, where its being met does not tell."""
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_task():
-        return True
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
-
-
-def without_cancellation(error: BaseException) -> BaseException | None:
-    """Give what there is in `error` besides cancellation; trio makes one group of both."""
-    cancelled = get_cancelled_exc_class()
-    if isinstance(error, BaseExceptionGroup):
-        found, rest = error.split(cancelled)
-        return error if found is None else rest  # itself: it may be of the application's own class
-    return None if isinstance(error, cancelled) else error

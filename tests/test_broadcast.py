@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint
 
 import anyws
 from anyws import broadcast, broadcast_wait, sansio
-from anyws._lifespan import bare
+from anyws._cancellation import bare
 from anyws.testing import connection_pair
 from tests.blocks import settle
 from tests.endings import takes

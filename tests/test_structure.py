@@ -16,7 +16,8 @@ import pytest
 import trio
 
 import anyws
-from anyws._lifespan import bare, leave_task_group
+from anyws._cancellation import bare
+from anyws._lifespan import leave_task_group
 from anyws.testing import (
     MemoryListener,
     MemoryStream,
