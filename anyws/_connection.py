@@ -30,6 +30,7 @@ from collections.abc import (
 )
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, TypeVarTuple, overload
 
 import anyio
@@ -41,6 +42,7 @@ from ._fragments import OutgoingMessage, StreamedMessage, as_type
 from ._http import Request, Response
 from ._inbox import Inbox
 from ._keepalive import PongWaiter
+from ._leaving import end_link, raise_interruption
 from ._link import Link
 from ._options import ConnectionOptions
 from ._outbox import LARGE_SIZE
@@ -498,6 +500,18 @@ class Connection(ObjectStream[Data]):
         close = check_close(code, reason)
         self._link.start_close(close, patience=self._intake.patience)
         await self._link.closed.wait()  # the watchdog ends it
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close as leaving the block of `connect` does: with 1000, 1011 or 1001.
+
+        Cancellation: the connection is dropped; what the block raises leaves all the same.
+        """
+        raise_interruption(exc, await end_link(self._link, exc))
 
     async def aclose(self) -> None:
         """Close the connection with 1000: `close()` by the name that anyio's streams have for it.

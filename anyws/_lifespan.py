@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from anyio import CancelScope, create_task_group, get_cancelled_exc_class
 
-from ._cancellation import bare, ends_the_program, is_cancellation, raise_as_is
-from ._types import Close, CloseCode
+from ._cancellation import bare, ends_the_program, raise_as_is
+from ._leaving import end_link, raise_interruption
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -57,7 +57,7 @@ class Lifespan:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        interruption = await end_connection(self._connection, exc)
+        interruption = await end_link(self._connection._link, exc)
         await leave_task_group(self._task_group, exc, interruption)
 
 
@@ -87,46 +87,6 @@ async def begin_connection(
         raise
 
 
-async def end_connection(connection: Connection, exc: BaseException | None) -> BaseException | None:
-    """Close as what has left the block asks for; give what interrupted it, if anything did.
-
-    That is a closing handshake with 1000; with 1011 after an error; and with 1001, waiting for
-    nothing, after a cancellation.
-
-    Args:
-        connection: an open connection, or one that is over already.
-        exc: what its block was left by.
-    """
-    try:
-        if exc is None:
-            connection._link.start_close(Close(CloseCode.NORMAL_CLOSURE))
-            await connection.wait_closed()
-        elif is_cancellation(exc) or ends_the_program(exc):
-            await connection._link.drop()
-        else:
-            connection._link.start_close(Close(CloseCode.INTERNAL_ERROR))
-            await connection.wait_closed()
-    except BaseException as interruption:  # given back, and raised unless `exc` is
-        return await _drop_in_any_case(connection, interruption)
-    return None
-
-
-async def _drop_in_any_case(connection: Connection, interruption: BaseException) -> BaseException:
-    """Drop the connection, and give what interrupted that, or else `interruption`."""
-    # Each turn of it needs somebody who interrupts once more: a KeyboardInterrupt, or asyncio's own
-    # cancellation, which no shield keeps out.
-    while True:
-        try:
-            await connection._link.drop()
-        except BaseException as again:
-            connection.abort()
-            interruption = again
-            if isinstance(again, Exception):
-                return again  # once more it would not end in another way
-        else:
-            return interruption
-
-
 async def leave_task_group(
     task_group: TaskGroup, exc: BaseException | None, interruption: BaseException | None
 ) -> None:
@@ -135,7 +95,7 @@ async def leave_task_group(
     Args:
         task_group: the group.
         exc: what its block was left by; it is raised by the block itself.
-        interruption: what `end_connection` gave.
+        interruption: what `end_link` gave.
     """
     # Tasks of start_soon() have been cancelled with the end of the connection; ours are over.
     try:
@@ -146,5 +106,4 @@ async def leave_task_group(
         # Only KeyboardInterrupt and its like come out of a task of ours: they stay bare.
         if interruption is None or not ends_the_program(interruption):
             raise_as_is(bare(group))
-    if interruption is not None and (exc is None or not is_cancellation(interruption)):
-        raise interruption  # a KeyboardInterrupt wins over everything
+    raise_interruption(exc, interruption)

@@ -36,7 +36,8 @@ from ._arguments import ReconnectArguments
 from ._client import connect
 from ._connection import Connection
 from ._http import Headers, Response
-from ._lifespan import begin_connection, end_connection, leave_task_group
+from ._leaving import end_link
+from ._lifespan import begin_connection, leave_task_group
 from ._options import check_arguments, check_callable, check_extensions, check_plain_function
 from ._tasks import UserTasks, check_awaitable
 from .exceptions import (
@@ -329,7 +330,7 @@ class Session:
         self._left = True
         interruption = None
         if self._connection is not None:
-            interruption = await end_connection(self._connection, exc)
+            interruption = await end_link(self._connection._link, exc)
         await leave_task_group(self._task_group, exc, interruption)
 
     async def _attempt(self) -> Connection | None:
@@ -371,7 +372,7 @@ class Session:
         """Close a connection that the body of the loop is done with, and take how it ended."""
         self._connection = None
         was_open = connection.open
-        interruption = await end_connection(connection, None)
+        interruption = await end_link(connection._link, None)
         error = connection._link.ending.error()
         ours = isinstance(error, ConnectionClosedOK) and not error.rcvd_then_sent
         if was_open or ours:

@@ -274,6 +274,8 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
             self._server._log_failure(failure)
         finally:
             await self._server._close_listeners()
+        # It may have come while that was waited for.
+        failed = self._handler_error is not None and (exc is None or is_cancellation(exc))
         if self._handler_error is not None and not failed:
             # The body's own error leaves; it may well have come of this one.
             assert self._failed_connection is not None

@@ -149,7 +149,12 @@ def memory_stream_pair(max_buffer_size: int = 65536) -> tuple[MemoryStream, Memo
 
     Args:
         max_buffer_size: bytes that each direction holds before send() waits.
+
+    Raises:
+        ValueError: it is under 1.
     """
+    if max_buffer_size < 1:
+        raise ValueError(f"max_buffer_size of {max_buffer_size} bytes is under 1")
     there, back = _Pipe(max_buffer_size), _Pipe(max_buffer_size)
     return MemoryStream(back, there), MemoryStream(there, back)
 
@@ -166,7 +171,7 @@ class FaultyStream(ByteStream):
         stall_after: likewise, after which nothing moves any more.
 
     Raises:
-        ValueError: `split` is under 1.
+        ValueError: `split` is under 1, or another number under 0.
     """
 
     def __init__(
@@ -180,6 +185,10 @@ class FaultyStream(ByteStream):
     ) -> None:
         if split is not None and split < 1:
             raise ValueError(f"split of {split} bytes is under 1")
+        numbers = {"delay": delay, "reset_after": reset_after, "stall_after": stall_after}
+        for name, number in numbers.items():
+            if number is not None and number < 0:
+                raise ValueError(f"{name} of {number} is negative")
         self._stream = stream
         self._split = split
         self._delay = delay

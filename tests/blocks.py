@@ -113,6 +113,12 @@ async def memory_client_block() -> AsyncGenerator[AbstractAsyncContextManager[An
         yield connect()
 
 
+@asynccontextmanager
+async def connection_block() -> AsyncGenerator[AbstractAsyncContextManager[Any], None]:
+    async with connection_pair() as (client, _):
+        yield client
+
+
 class _Reconnecting:
     """The block of `reconnect` with a connection in it, as the blocks of the others have one."""
 
@@ -154,6 +160,7 @@ all_blocks = pytest.mark.parametrize(
         pytest.param(memory_server_block, id="memory_server"),
         pytest.param(memory_client_block, id="memory client"),
         pytest.param(reconnect_block, id="reconnect"),
+        pytest.param(connection_block, id="a connection itself"),
     ],
 )
 

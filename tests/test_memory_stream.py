@@ -413,3 +413,16 @@ async def test_close_wakes_those_who_wait_to_connect() -> None:
         tg.start_soon(raises, ClosedResourceError, listener.connect)
         await anyio.wait_all_tasks_blocked()
         await listener.aclose()
+
+
+def test_stream_that_holds_nothing_is_a_valueerror() -> None:
+    with pytest.raises(ValueError, match="max_buffer_size of 0 bytes is under 1"):
+        memory_stream_pair(0)
+
+
+@pytest.mark.parametrize("name", ["delay", "reset_after", "stall_after"])
+def test_number_of_a_faulty_stream_that_is_negative_is_a_valueerror(name: str) -> None:
+    near, _ = memory_stream_pair()
+    numbers: Any = {name: -1}
+    with pytest.raises(ValueError, match=f"{name} of -1 is negative"):
+        FaultyStream(near, **numbers)

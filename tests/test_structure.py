@@ -307,13 +307,18 @@ async def test_error_of_a_handler_leaves_the_server_as_itself_when_told_to_raise
 
 
 @pytest.mark.behaviour(88)
-async def test_error_of_a_handler_leaves_the_server_when_an_outer_scope_is_cancelled_too() -> None:
+@pytest.mark.parametrize("seconds", [0, 1])
+async def test_error_of_a_handler_leaves_the_server_when_an_outer_scope_is_cancelled_too(
+    seconds: float,
+) -> None:
     error = RuntimeError("handler")
 
     async def handler(ws: anyws.Connection) -> None:
         try:
             await anyio.sleep_forever()
         finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(seconds)
             raise error
 
     with anyio.CancelScope() as scope:
@@ -636,6 +641,23 @@ async def test_block_that_is_left_by_the_end_of_the_program_shows_one_close_fram
     with pytest.raises(type(error)), takes(0):
         async with pair() as (_, peer):  # a peer that never answers
             raise error
+    assert close_codes(peer) == [1001]
+    assert stream_has_ended(peer)
+
+
+@pytest.mark.behaviour(88)
+@both_roles
+async def test_block_of_a_connection_itself_shows_its_end_likewise(pair: Pair) -> None:
+    async with anyio.create_task_group() as tg, pair() as (ws, peer):
+        tg.start_soon(closes_well_with, 1011, peer)
+        with pytest.raises(BodyError), takes(0):
+            async with ws:
+                raise BodyError
+    with anyio.CancelScope() as scope:
+        async with pair() as (ws, peer):
+            async with ws:
+                scope.cancel()
+                await anyio.sleep_forever()
     assert close_codes(peer) == [1001]
     assert stream_has_ended(peer)
 

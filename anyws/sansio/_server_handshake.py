@@ -313,7 +313,8 @@ def _parse_request(head: bytes) -> Request:
     if absolute is not None:
         # RFC 9112 section 3.2.2: "the origin server MUST ignore the received Host header field (if
         # any) and instead replace it with the host information of the request-target".
-        if not is_host(absolute[1]):
+        # RFC 9110 section 4.2.1: a URI "with an empty host identifier" is invalid.
+        if not is_host(absolute[1]) or absolute[1].partition(":")[0] == "":
             raise InvalidMessage("malformed HTTP request: target is not of a host and a port")
         headers["Host"] = absolute[1]
         # RFC 6455 section 4.2.1: the target is a resource name, or a URI "containing the /resource

@@ -667,7 +667,9 @@ def test_a_target_that_is_neither_a_path_nor_a_uri_is_refused(target: str) -> No
     )
 
 
-@pytest.mark.parametrize("authority", ["user@b.example", "b.example:80:80", 'b".example'])
+@pytest.mark.parametrize(
+    "authority", ["user@b.example", "b.example:80:80", 'b".example', "", ":80"]
+)
 def test_a_target_whose_authority_is_no_host_is_refused(authority: str) -> None:
     data = REQUEST.replace(b"GET /", b"GET ws://%b/" % authority.encode(), 1)
     with pytest.raises(InvalidMessage, match="target is not of a host and a port"):
