@@ -120,11 +120,17 @@ class Protocol:
         extension: Extension | None = None,
     ) -> None:
         self.role: Role = role
+        """Which side this is."""
         self.extension: Extension | None = extension
+        """What transforms messages; None does not."""
         self.state: State = State.OPEN
+        """OPEN, CLOSING from the first Close frame or failure on, and CLOSED after the stream."""
         self.close_sent: Close | None = None
+        """Our Close frame, from when it was encoded on."""
         self.close_rcvd: Close | None = None
+        """The peer's."""
         self.rcvd_then_sent: bool | None = None
+        """Whether the peer's came first; None as long as there are not both."""
         self.failure: ProtocolError | None = None
         """What the peer did wrong, if it did."""
         self.holds_failure: bool = False
@@ -154,8 +160,11 @@ class Protocol:
         self.payload_size_sent: int = 0
         """Bytes of their payloads, before compression."""
         self.pings_received: int = 0
+        """Pings of the peer."""
         self.pings_sent: int = 0
+        """Pings that were encoded."""
         self.pongs_received: int = 0
+        """Pongs of the peer, those that nobody asked for included."""
         self.pongs_sent: int = 0
         """Answers to Pings included."""
         # Whether a message is one frame, with nothing to be seen to before.
