@@ -318,13 +318,23 @@ async def test_retry_that_gives_no_bool_is_a_typeerror(answer: Any) -> None:
     assert isinstance(caught.value.__cause__, anyws.InvalidStatus)
 
 
-async def test_headers_of_an_iterator_are_sent_each_time() -> None:
+@pytest.mark.parametrize(
+    ("name", "values", "line"),
+    [
+        ("additional_headers", [("X-A", "1")], b"\r\nX-A: 1\r\n"),
+        ("subprotocols", ["chat"], b"\r\nSec-WebSocket-Protocol: chat\r\n"),
+        ("extensions", [anyws.PerMessageDeflate(server_max_window_bits=9)], b"max_window_bits=9"),
+    ],
+)
+async def test_what_an_iterator_gives_is_sent_each_time(
+    name: str, values: list[Any], line: bytes
+) -> None:
     heads: list[bytes] = []
 
     async def script(peer: Peer) -> None:
         heads.append((await read_request(peer))[0])
 
-    fields = iter([("X-A", "1")])
+    arguments = {name: iter(values)}
     with pytest.raises(anyws.InvalidMessage):
-        await first_message(Server(script), max_attempts=3, additional_headers=fields)
-    assert [b"\r\nX-A: 1\r\n" in head for head in heads] == [True] * 3
+        await first_message(Server(script), max_attempts=3, **arguments)
+    assert [line in head for head in heads] == [True] * 3
