@@ -1,7 +1,7 @@
 """What functions pass on to `connect` and `serve`, so that type checkers know it.
 
-Owns the names and the types; what they mean is said there, and the values are checked there. A test
-compares them.
+Owns the names and the types; what each means, and its checks, stand in `_client` and `_serving`. A
+test compares them.
 """
 
 import logging
@@ -22,7 +22,7 @@ from .sansio._server_handshake import SubprotocolSelector
 
 
 class ConnectionArguments(TypedDict, total=False):
-    """Those that `connect` and `serve` have in common."""
+    """The arguments that `connect` and `serve` have in common."""
 
     subprotocols: Sequence[str] | None
     compression: Literal["deflate"] | PerMessageDeflate | None
@@ -39,7 +39,7 @@ class ConnectionArguments(TypedDict, total=False):
 
 
 class WrapClientArguments(ConnectionArguments, total=False):
-    """Those of `connect` that need no host to connect to."""
+    """The arguments of `connect` that need no host to connect to."""
 
     ssl: ssl_module.SSLContext | None
     server_hostname: str | None
@@ -50,7 +50,7 @@ class WrapClientArguments(ConnectionArguments, total=False):
 
 
 class ReconnectArguments(WrapClientArguments, total=False):
-    """Those of `connect` that hold for one connection after the other."""
+    """The arguments of `connect` that hold for one connection after the other."""
 
     proxy: str | Literal[True] | None
     proxy_ssl: ssl_module.SSLContext | None
@@ -58,7 +58,7 @@ class ReconnectArguments(WrapClientArguments, total=False):
 
 
 class WrapServerArguments(ConnectionArguments, total=False):
-    """Those of `serve` that are about one connection."""
+    """The arguments of `serve` that are about one connection."""
 
     ssl: ssl_module.SSLContext | None
     origins: OriginPolicy
@@ -70,7 +70,7 @@ class WrapServerArguments(ConnectionArguments, total=False):
 
 
 class UnixServeArguments(WrapServerArguments, total=False):
-    """Those of `serve` that are not about TCP."""
+    """The arguments of `serve` that are not about TCP."""
 
     backlog: int | None
     max_connections: int | None
@@ -78,7 +78,7 @@ class UnixServeArguments(WrapServerArguments, total=False):
 
 
 class ServeArguments(UnixServeArguments, total=False):
-    """All those of `serve`, but its handler, host and port."""
+    """All arguments of `serve` but handler, host and port."""
 
     listeners: Iterable[Listener[ByteStream]] | None
     reuse_port: bool

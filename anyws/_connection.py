@@ -509,9 +509,12 @@ class Connection(ObjectStream[Data]):
     ) -> None:
         """Close as leaving the block of `connect` does: with 1000, 1011 or 1001.
 
+        Another task that receives gets all that the peer has sent, as with `close()`.
+
         Cancellation: the connection is dropped; what the block raises leaves all the same.
         """
-        raise_interruption(exc, await end_link(self._link, exc))
+        patience = self._intake.patience
+        raise_interruption(exc, await end_link(self._link, exc, patience=patience))
 
     async def aclose(self) -> None:
         """Close the connection with 1000: `close()` by the name that anyio's streams have for it.

@@ -173,9 +173,13 @@ class Intake:
                 inbox.note_peaks()
             full = waiting >= inbox.high_messages or size >= inbox.high_bytes
             # Who waits takes a single message at once: to pause for that, and to read on, would
-            # cost a large one a tenth. Where he is cancelled instead, one more may come.
-            alone = waiting == 1 and inbox.receiving and not protocol.decoder.pending
-            if full and not alone and not self._discarding:
+            # cost one of 64 KiB 1.3 of 36 us, on trio 3 of 42. Where he is cancelled instead, one
+            # more may come.
+            if (
+                full
+                and not (waiting == 1 and inbox.receiving and not protocol.decoder.pending)
+                and not self._discarding
+            ):
                 self._pause()
         return waiting > 1
 

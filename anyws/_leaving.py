@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from ._link import Link
 
 
-async def end_link(link: Link, exc: BaseException | None) -> BaseException | None:
+async def end_link(
+    link: Link, exc: BaseException | None, *, patience: float = 0
+) -> BaseException | None:
     """Close as what has left the block asks for; give what interrupted it, if anything did.
 
     That is a closing handshake with 1000; with 1011 after an error; and with 1001, waiting for
@@ -24,15 +26,17 @@ async def end_link(link: Link, exc: BaseException | None) -> BaseException | Non
     Args:
         link: that of an open connection, or of one that is over already.
         exc: what the block was left by.
+        patience: as for `Link.start_close`; where the block had the connection alone, nobody
+            receives any more.
     """
     try:
         if exc is None:
-            link.start_close(Close(CloseCode.NORMAL_CLOSURE))
+            link.start_close(Close(CloseCode.NORMAL_CLOSURE), patience=patience)
             await link.closed.wait()  # the watchdog ends it
         elif is_cancellation(exc) or ends_the_program(exc):
             await link.drop()
         else:
-            link.start_close(Close(CloseCode.INTERNAL_ERROR))
+            link.start_close(Close(CloseCode.INTERNAL_ERROR), patience=patience)
             await link.closed.wait()  # likewise
     except BaseException as interruption:  # given back, and raised unless `exc` is
         return await _drop_in_any_case(link, interruption)

@@ -13,6 +13,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,6 @@ from anyio import (
     ClosedResourceError,
     EndOfStream,
     aclose_forcefully,
-    get_current_task,
     move_on_after,
 )
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
@@ -178,6 +178,10 @@ def server_connection(
     return connection, handshake.trailing_data
 
 
+CALLER: ContextVar[ServerOpening | None] = ContextVar("anyws caller", default=None)
+"""The opening whose hook runs now, for what that calls, in tasks and threads of its own too."""
+
+
 class ServerOpening:
     """One opening handshake of a server.
 
@@ -203,8 +207,6 @@ class ServerOpening:
         """That of the answer that went out, or was about to; None before there is one."""
         self.answering: bool = False
         """Whether the answer is being sent."""
-        self.hook_task: int | None = None
-        """The task that calls a hook now, by its id; None if no hook runs."""
         self.error: InvalidHandshake | None = None
         """Why there is no connection, after `run()` gave none."""
 
@@ -302,11 +304,11 @@ class ServerOpening:
     async def _call_hook(
         self, hook: Callable[..., Awaitable[Response | None] | Response | None], *args: Any
     ) -> Response | None:
-        self.hook_task = get_current_task().id
+        token = CALLER.set(self)
         try:
             return await call_hook(hook, *args)
         finally:
-            self.hook_task = None
+            CALLER.reset(token)
 
     def _take_hook_error(self, name: str, exc: BaseException) -> Response:
         """Log what a hook has raised, and give the answer to it; a cancellation goes on."""

@@ -134,11 +134,13 @@ def check_stream(stream: object) -> None:
 def _takes_size(receive: Callable[..., object]) -> bool:
     """Say whether it can be asked for so many bytes, as far as that can be seen."""
     try:
-        inspect.signature(receive).bind(1)
+        signature = inspect.signature(receive, follow_wrapped=False)
+    except (NameError, TypeError, ValueError):  # it does not tell, as one that is written in C
+        return True
+    try:
+        signature.bind(1)
     except TypeError:
         return False
-    except ValueError:  # it is written in C
-        return True
     return True
 
 

@@ -18,7 +18,7 @@ from anyio import (
     TypedAttributeLookupError,
     create_task_group,
     current_time,
-    get_current_task,
+    get_cancelled_exc_class,
     move_on_after,
     sleep,
 )
@@ -33,7 +33,7 @@ from ._connection import Connection
 from ._http import Response, text_response
 from ._lifespan import Lifespan
 from ._names import describe_address, plain_path
-from ._opening import ServerOpening, ServerSettings
+from ._opening import CALLER, ServerOpening, ServerSettings
 from ._options import check_seconds
 from ._patience import PATIENCE
 from ._stats import Past, ServerStats
@@ -172,15 +172,20 @@ class Server:
         """
         close = check_close(code, reason)
         check_seconds("grace", grace, or_zero=True)
+        # A hook that waits for this itself is not cancelled now, but after all others.
+        caller = CALLER.get()
+        own_scope = next(
+            (scope for scope, it in self._openings.items() if caller is not None and it is caller),
+            None,
+        )
         if not self._closing:
             self._closing = True
             self._close = close
             self._accept_scope.cancel()
-            caller = get_current_task().id
             for scope, opening in list(self._openings.items()):
-                if opening is not None and opening.hook_task == caller:
-                    # It waits for this itself; cancelled now, it would end all without mercy.
-                    scope.deadline = math.inf
+                if scope is own_scope:
+                    if grace is not None:
+                        scope.deadline = math.inf
                 elif opening is None or not opening.answering:
                     scope.cancel()
                 elif grace is None:  # who does not read its answer must not hold us up for ever
@@ -189,14 +194,20 @@ class Server:
                 self._patience = min(PATIENCE, grace / 2)
             for connection in list(self._connections):
                 connection._link.start_close(close, patience=self._patience)
+        merciful = False
         try:
             with CancelScope(shield=True):
                 for _ in range(_REFUSAL_TURNS if self._openings else 0):
                     await checkpoint()
             with move_on_after(grace):
                 await self._closed.wait()
+        except get_cancelled_exc_class():
+            # Where it was another's close() that has ended this hook, that has mercy still.
+            merciful = own_scope is not None and own_scope.cancel_called
+            raise
         finally:
-            self._abort()
+            if not merciful:
+                self._abort()
         await self._closed.wait()  # cancelled handlers, which their connections' tasks do not hold
 
     def _abort(self) -> None:

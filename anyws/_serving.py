@@ -22,7 +22,7 @@ from anyio.streams.stapled import MultiListener
 
 from . import _transports
 from ._arguments import ServeArguments, UnixServeArguments, WrapServerArguments
-from ._cancellation import bare, is_cancellation, raise_as_is
+from ._cancellation import bare, ends_the_program, is_cancellation, raise_as_is
 from ._connection import Connection
 from ._hooks import Hooks, check_hooks
 from ._lifespan import Lifespan
@@ -274,8 +274,11 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
             self._server._log_failure(failure)
         finally:
             await self._server._close_listeners()
-        # It may have come while that was waited for.
-        failed = self._handler_error is not None and (exc is None or is_cancellation(exc))
+        if exc is None and interruption is not None and ends_the_program(interruption):
+            raise interruption  # a KeyboardInterrupt wins over everything
+        # It may have come while that was waited for; a cancellation that has come first stays one.
+        if self._handler_error is not None:
+            failed = failed or (interruption is None if exc is None else is_cancellation(exc))
         if self._handler_error is not None and not failed:
             # The body's own error leaves; it may well have come of this one.
             assert self._failed_connection is not None

@@ -95,6 +95,23 @@ async def test_who_receives_slowly_gets_all_that_was_sent_before_the_close_frame
 
 @both_roles
 @pytest.mark.behaviour(55)
+async def test_who_receives_gets_all_when_another_task_leaves_the_block_of_the_connection(
+    pair: Pair,
+) -> None:
+    async with pair(max_queue=4, close_timeout=60) as (ws, peer):
+        reader = Reader(ws, 0.01)
+        async with anyio.create_task_group() as tg:
+            await peer.send_bytes(numbered(COUNT, peer))
+            tg.start_soon(reader.iterate)
+            await anyio.wait_all_tasks_blocked()
+            tg.start_soon(answer_close, peer)
+            async with ws:
+                await ws.send("last")
+        assert reader.messages == EXPECTED
+
+
+@both_roles
+@pytest.mark.behaviour(55)
 async def test_who_waits_for_a_message_gets_a_burst_that_comes_after_our_close_frame(
     pair: Pair,
 ) -> None:

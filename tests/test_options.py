@@ -330,10 +330,22 @@ def test_stream_that_takes_no_size_is_an_error_of_the_call() -> None:
         anyws.wrap_server(ObjectStream())  # type: ignore[arg-type]  # likewise
 
 
+class AdaptedStream(ObjectStream):
+    """One whose method takes a size, and is called like one that takes none."""
+
+    @functools.wraps(ObjectStream.receive)
+    async def receive(self, max_bytes: int = 65536) -> bytes:  # type: ignore[override]  # so
+        return b""
+
+
+def test_stream_whose_receive_wraps_one_that_takes_no_size_is_taken() -> None:
+    anyws.wrap_client(AdaptedStream())  # type: ignore[arg-type]  # likewise
+
+
 class NativeStream(ObjectStream):
     """One whose method does not tell its parameters, as those that are written in C."""
 
-    receive = max  # type: ignore[assignment]  # such a one
+    receive = max  # type: ignore[assignment]  # its signature cannot be told
 
 
 def test_stream_whose_receive_does_not_tell_what_it_takes_is_taken() -> None:

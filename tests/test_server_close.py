@@ -419,9 +419,10 @@ async def test_close_from_a_hook_leaves_the_handlers_their_time(hook: str) -> No
 
     async def close(request: anyws.Request, response: anyws.Response | None = None) -> None:
         if request.path == "/shutdown":
-            await server.close(grace=5)
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(functools.partial(server.close, grace=5))
 
-    async with serving_memory(handler, **{hook: close}) as (server, connect):
+    async with serving_memory(handler, open_timeout=3, **{hook: close}) as (server, connect):
         member = await connect()
         await open_peer(member)
         started_at = anyio.current_time()
@@ -433,6 +434,48 @@ async def test_close_from_a_hook_leaves_the_handlers_their_time(hook: str) -> No
         assert await admin.read_until_eof() == b""
         assert anyio.current_time() - started_at == pytest.approx(5)
     assert events == ["cleaned up"]
+
+
+@pytest.mark.behaviour(96)
+async def test_two_hooks_that_close_at_a_time_leave_the_handlers_their_time() -> None:
+    events: list[str] = []
+
+    async def handler(ws: anyws.Connection) -> None:
+        async for _ in ws:
+            pass
+        await anyio.sleep(2)  # it cleans up
+        events.append("cleaned up")
+
+    async def close(request: anyws.Request) -> None:
+        if request.path == "/shutdown":
+            await anyio.sleep(1)
+            await server.close(grace=5)
+
+    async with serving_memory(handler, process_request=close) as (server, connect):
+        member, *admins = [await connect() for _ in range(3)]
+        await open_peer(member)
+        for admin in admins:
+            await admin.send_bytes(REQUEST.replace(b"/chat", b"/shutdown") + b"\r\n")
+        assert (await member.answer_close()).code == 1001
+        await member.finish()
+        for admin in admins:
+            await admin.read_until_eof()
+    assert events == ["cleaned up"]
+
+
+@pytest.mark.behaviour(96)
+async def test_close_without_limit_from_a_hook_ends_with_open_timeout() -> None:
+    async def close(request: anyws.Request) -> None:
+        await server.close(grace=None)
+
+    async with serving_memory(process_request=close, open_timeout=2) as (server, connect):
+        started_at = anyio.current_time()
+        admin = await connect()
+        await admin.send_bytes(REQUEST + b"\r\n")
+        assert parse_answer(await admin.read_until_eof()).status == 503
+        await admin.finish()
+        await server.serve_forever()
+        assert anyio.current_time() - started_at == pytest.approx(2)
 
 
 @pytest.mark.behaviour(96)

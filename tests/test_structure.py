@@ -18,6 +18,7 @@ import trio
 import anyws
 from anyws._cancellation import bare
 from anyws._lifespan import leave_task_group
+from anyws._server import Server
 from anyws.testing import (
     MemoryListener,
     MemoryStream,
@@ -40,6 +41,7 @@ from tests.wire import CLOSE, REQUEST, TEXT, Peer, close_payload, split_frames
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from tests.blocks import Block
     from tests.endings import Misbehaviour, Pair
@@ -132,6 +134,7 @@ async def test_error_wins_over_the_cancellation_of_an_outer_scope(
 ) -> None:
     error = make()
     contexts = []
+    reached = []
     async with block() as manager:
         with anyio.CancelScope() as scope:
             with pytest.raises(type(error)) as raised:
@@ -142,11 +145,12 @@ async def test_error_wins_over_the_cancellation_of_an_outer_scope(
                     except anyio.get_cancelled_exc_class() as cancelled:
                         contexts.append(cancelled)
                         raise error  # noqa: B904  # it is the context that is looked at
-            assert raised.value is error
             assert error.__context__ is contexts[0]
+            reached.append(raised.value)
             # What has taken the error meets the cancellation again.
             await anyio.sleep_forever()
         assert scope.cancelled_caught
+        assert reached == [error]
 
 
 @pytest.mark.behaviour(88)
@@ -173,6 +177,7 @@ async def test_error_wins_over_a_cancellation_that_comes_while_the_block_is_left
     block: Block,
 ) -> None:
     error = BodyError()
+    reached = []
     async with block() as manager:
         with anyio.CancelScope() as scope:
             with pytest.raises(BodyError) as raised:
@@ -180,8 +185,9 @@ async def test_error_wins_over_a_cancellation_that_comes_while_the_block_is_left
                     await settle()
                     scope.deadline = anyio.current_time()
                     raise error
-            assert raised.value is error
             assert error.__context__ is None
+            reached.append(raised.value)
+        assert reached == [error]
 
 
 @pytest.mark.behaviour(88, 90)
@@ -321,13 +327,45 @@ async def test_error_of_a_handler_leaves_the_server_when_an_outer_scope_is_cance
                 await anyio.sleep(seconds)
             raise error
 
+    reached = []
     with anyio.CancelScope() as scope:
         with pytest.raises(RuntimeError) as raised:
             async with memory_server(handler) as connect:
                 async with connect():
                     scope.cancel()
                     await anyio.sleep_forever()
-        assert raised.value is error
+        reached.append(raised.value)
+    assert reached == [error]
+
+
+@pytest.mark.behaviour(88)
+async def test_interrupt_while_the_server_is_left_wins_over_the_error_of_a_handler() -> None:
+    async def handler(ws: anyws.Connection) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise BodyError
+
+    async with anyio.create_task_group() as tg:
+        interrupt = KeyboardInterrupt()
+        serving = memory_server(handler)
+        connect = await serving.__aenter__()
+        tg.start_soon(stay, connect)
+        await settle()
+
+        async def close(*arguments: Any) -> None:
+            raise interrupt
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Server, "close", close)
+            with pytest.raises(KeyboardInterrupt) as raised:
+                await serving.__aexit__(None, None, None)
+        assert raised.value is interrupt
+
+
+async def stay(connect: Callable[[], AbstractAsyncContextManager[anyws.Connection]]) -> None:
+    async with connect() as ws:
+        await ws.wait_closed()
 
 
 # KeyboardInterrupt and SystemExit stay bare. On asyncio those of a task stop the loop, so
