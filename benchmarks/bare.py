@@ -206,7 +206,9 @@ class AsyncioConnection(BareConnection):
 
     def wait_messages(self) -> Awaitable[None]:
         """Let what was written leave, and wait until something was read."""
-        self._reading = True
+        if not self._reading:
+            self._reading = True
+            self._send()  # what has come with the handshake was answered outside of a turn
         return self.wait_readable()
 
     def _take_turn(self) -> None:
@@ -216,6 +218,9 @@ class AsyncioConnection(BareConnection):
         if guest is not None and not guest.done():
             guest.set_result(None)
             guest.go_on()
+        self._send()
+
+    def _send(self) -> None:
         if not self.flush():
             self._loop.remove_reader(self._descriptor)
             self._loop.add_writer(self._descriptor, self._send_rest)
