@@ -18,7 +18,6 @@ from anyio import (
     TypedAttributeLookupError,
     create_task_group,
     current_time,
-    get_cancelled_exc_class,
     move_on_after,
     sleep,
 )
@@ -194,20 +193,19 @@ class Server:
                 self._patience = min(PATIENCE, grace / 2)
             for connection in list(self._connections):
                 connection._link.start_close(close, patience=self._patience)
-        merciful = False
         try:
             with CancelScope(shield=True):
                 for _ in range(_REFUSAL_TURNS if self._openings else 0):
                     await checkpoint()
             with move_on_after(grace):
                 await self._closed.wait()
-        except get_cancelled_exc_class():
+        except BaseException as exc:
             # Where it was another's close() that has ended this hook, that has mercy still.
-            merciful = own_scope is not None and own_scope.cancel_called
-            raise
-        finally:
-            if not merciful:
+            ended = own_scope is not None and own_scope.cancel_called
+            if not (ended and is_cancellation(exc)):
                 self._abort()
+            raise
+        self._abort()
         await self._closed.wait()  # cancelled handlers, which their connections' tasks do not hold
 
     def _abort(self) -> None:
