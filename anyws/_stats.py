@@ -86,10 +86,12 @@ class ServerStats:
 _NAMES = tuple(field.name for field in fields(Stats))
 _SUMMARIES = tuple(max if name.startswith(("longest", "peak")) else sum for name in _NAMES)
 
-# To sum two costs 5 microseconds, each further one a fraction of one.
+# To sum two costs 2.3 microseconds, each further one 0.15.
 _BATCH = 64
 
 _Numbers = tuple[float, ...]
+
+_NONE: _Numbers = astuple(Stats())
 
 
 def take_stats(link: Link) -> Stats:
@@ -129,7 +131,7 @@ class Past:
     """The connections of a server that are over: their numbers without them."""
 
     def __init__(self) -> None:
-        # Not as Stats: to make one takes as long as to ask for the numbers.
+        # Not as Stats: to make one takes 2.2 microseconds, and to ask for the numbers 0.6.
         self._numbers: list[_Numbers] = []
 
     def add(self, link: Link) -> None:
@@ -145,5 +147,5 @@ class Past:
 
 def _sum(many: list[_Numbers]) -> _Numbers:
     """Say what connections have done together."""
-    columns = zip(astuple(Stats()), *many, strict=True)
+    columns = zip(_NONE, *many, strict=True)
     return tuple(summary(column) for summary, column in zip(_SUMMARIES, columns, strict=True))
