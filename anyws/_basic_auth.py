@@ -9,8 +9,8 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterable
 
+from ._checks import check_callable
 from ._http import Request, Response, describe_flaw
-from ._options import check_callable
 from .sansio._headers import build_basic_authorization, parse_basic_authorization
 
 __all__ = ["basic_auth"]

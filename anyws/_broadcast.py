@@ -11,9 +11,9 @@ from anyio import create_task_group, move_on_after
 from anyio.lowlevel import checkpoint
 
 from ._cancellation import bare, raise_as_is
+from ._checks import check_choice, check_seconds
 from ._connection import Connection
 from ._link import Link
-from ._options import check_choice, check_seconds
 from ._patience import PATIENCE
 from ._types import OPEN, Close, CloseCode, DataLike
 from .exceptions import ConnectionClosed

@@ -16,14 +16,7 @@ from anyio.abc import ByteStream
 
 from . import _transports
 from ._arguments import WrapClientArguments
-from ._connection import Connection
-from ._hooks import Hooks, check_hooks
-from ._http import HeadersLike
-from ._lifespan import Lifespan
-from ._opening import choose_compression, open_client
-from ._options import (
-    ConnectionOptions,
-    Limits,
+from ._checks import (
     check_arguments,
     check_extensions,
     check_logger,
@@ -33,6 +26,12 @@ from ._options import (
     check_ssl,
     check_stream,
 )
+from ._connection import Connection
+from ._hooks import Hooks, check_hooks
+from ._http import HeadersLike
+from ._lifespan import Lifespan
+from ._opening import choose_compression, open_client
+from ._options import ConnectionOptions, Limits
 from ._proxies import find_proxy, parse_proxy
 from ._tunnels import load_socks, open_tunnel
 from .exceptions import InvalidHandshake, InvalidMessage, InvalidStatus

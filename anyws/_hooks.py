@@ -11,10 +11,11 @@ from typing import Any
 from weakref import ref
 
 from ._cancellation import ends_the_program
+from ._checks import check_plain_function
 from ._connection import Connection, MessageLike
 from ._http import Request, Response
 from ._inbox import Inbox
-from ._options import ConnectionOptions, Marks, check_plain_function
+from ._options import ConnectionOptions, Marks
 from ._parking import Parking
 from ._transports import Transport
 from ._types import DATA_TYPES, Data, DataLike, Event, Fragment

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from anyio import to_thread
 
-from ._options import check_ssl
+from ._checks import check_ssl
 from .exceptions import ProxyError
 from .sansio._headers import build_authority
 from .sansio._uri import ProxyURI, parse_proxy_uri

@@ -33,12 +33,17 @@ from anyio import (
 )
 
 from ._arguments import ReconnectArguments
+from ._checks import (
+    check_arguments,
+    check_callable,
+    check_extensions,
+    check_plain_function,
+)
 from ._client import connect
 from ._connection import Connection
 from ._http import Headers, Response
 from ._leaving import end_link
 from ._lifespan import begin_connection, leave_task_group
-from ._options import check_arguments, check_callable, check_extensions, check_plain_function
 from ._tasks import UserTasks, check_awaitable
 from .exceptions import (
     ConnectionClosed,

@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from ._checks import check_callable
 from ._connection import Connection
 from ._http import Request, Response
 from ._opening import ProcessRequest, call_hook
-from ._options import check_callable
 from .sansio._headers import check_subprotocols
 
 if TYPE_CHECKING:

@@ -28,12 +28,12 @@ from anyio.streams.tls import TLSListener
 
 from . import _transports
 from ._cancellation import application_error, is_cancellation
+from ._checks import check_seconds
 from ._connection import Connection
 from ._http import Response, text_response
 from ._lifespan import Lifespan
 from ._names import describe_address, plain_path
 from ._opening import CALLER, ServerOpening, ServerSettings
-from ._options import check_seconds
 from ._patience import PATIENCE
 from ._stats import Past, ServerStats
 from ._tasks import check_awaitable

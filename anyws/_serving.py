@@ -23,19 +23,7 @@ from anyio.streams.stapled import MultiListener
 from . import _transports
 from ._arguments import ServeArguments, UnixServeArguments, WrapServerArguments
 from ._cancellation import bare, ends_the_program, is_cancellation, raise_as_is
-from ._connection import Connection
-from ._hooks import Hooks, check_hooks
-from ._lifespan import Lifespan
-from ._opening import (
-    ProcessRequest,
-    ProcessResponse,
-    ServerOpening,
-    ServerSettings,
-    choose_compression,
-)
-from ._options import (
-    ConnectionOptions,
-    Limits,
+from ._checks import (
     check_arguments,
     check_callable,
     check_choice,
@@ -49,6 +37,17 @@ from ._options import (
     check_ssl,
     check_stream,
 )
+from ._connection import Connection
+from ._hooks import Hooks, check_hooks
+from ._lifespan import Lifespan
+from ._opening import (
+    ProcessRequest,
+    ProcessResponse,
+    ServerOpening,
+    ServerSettings,
+    choose_compression,
+)
+from ._options import ConnectionOptions, Limits
 from ._server import Server, close_stream
 from .sansio._deflate import PerMessageDeflate
 from .sansio._extensions import ServerExtension
