@@ -12,7 +12,7 @@ from ._connection import Connection
 from ._hooks import Hooks
 from ._http import Headers, Request, Response
 from ._keepalive import PongWaiter
-from ._reconnect import Backoff, default_retry, reconnect
+from ._reconnect import Backoff, Session, default_retry, reconnect
 from ._routing import Router
 from ._server import Server
 from ._serving import serve, serve_forever, unix_serve, wrap_server
@@ -71,6 +71,7 @@ __all__ = [
     "Router",
     "Server",
     "ServerStats",
+    "Session",
     "State",
     "Stats",
     "WebSocketException",

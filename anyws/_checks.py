@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .sansio._limits import check_int
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from anyio.abc import Listener
 
@@ -89,21 +89,21 @@ def check_stream(stream: object) -> None:
         )
     if not _can(stream, "send", "receive"):
         raise TypeError(f"stream must be an anyio.abc.ByteStream, not {type(stream).__name__}")
-    if not _takes_size(stream.receive):  # type: ignore[attr-defined]  # it has one
+    if not _takes(stream.receive, 1):  # type: ignore[attr-defined]  # it has one
         kind = type(stream).__name__
         raise TypeError(
             f"stream must be an anyio.abc.ByteStream, whose receive() takes a size, not {kind}"
         )
 
 
-def _takes_size(receive: Callable[..., object]) -> bool:
-    """Say whether it can be asked for so many bytes, as far as that can be seen."""
+def _takes(function: Callable[..., object], count: int) -> bool:
+    """Say whether it can be called with so many arguments, as far as that can be seen."""
     try:
-        signature = inspect.signature(receive, follow_wrapped=False)
+        signature = inspect.signature(function, follow_wrapped=False)
     except (NameError, TypeError, ValueError):  # it does not tell, as one that is written in C
         return True
     try:
-        signature.bind(1)
+        signature.bind(*range(count))
     except TypeError:
         return False
     return True
@@ -222,23 +222,38 @@ def check_logger(logger: object) -> None:
         raise TypeError(f"logger must be a logging.Logger, a LoggerAdapter or None, not {kind}")
 
 
-def check_callable(name: str, value: object) -> None:
+def check_callable(name: str, value: object, *, takes: Sequence[str] = ()) -> None:
     """See that something can be called.
+
+    Args:
+        name: what it is called.
+        value: it.
+        takes: with what, if that is known; each is one argument.
 
     Raises:
         TypeError: it cannot.
     """
     if not callable(value):
         raise TypeError(f"{name} must be a function, not {type(value).__name__}")
+    if takes and not _takes(value, len(takes)):
+        given = inspect.signature(value, follow_wrapped=False)
+        raise TypeError(f"{name} must take ({', '.join(takes)}), and takes {given}")
 
 
-def check_plain_function(name: str, value: Callable[..., object]) -> None:
+def check_plain_function(
+    name: str, value: Callable[..., object], *, takes: Sequence[str] = ()
+) -> None:
     """See that something can be called for its result, which an async function does not give.
+
+    Args:
+        name: as for `check_callable`, as the others.
+        value: likewise.
+        takes: likewise.
 
     Raises:
         TypeError: it cannot.
     """
-    check_callable(name, value)
+    check_callable(name, value, takes=takes)
     called = type(value).__call__  # where it is an object
     if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(called):
         raise TypeError(f"{name} must be a plain function, not an async one")

@@ -28,7 +28,7 @@ from ._checks import (
 )
 from ._connection import Connection
 from ._hooks import Hooks, check_hooks
-from ._http import HeadersLike
+from ._http import HeadersLike, Response
 from ._lifespan import Lifespan
 from ._opening import choose_compression, open_client
 from ._options import ConnectionOptions, Limits
@@ -50,6 +50,9 @@ _LOGGER = logging.getLogger("anyws.client")
 
 # What OpenSSL makes of an answer in plain text, such as that of an HTTP server.
 _NO_TLS = "WRONG_VERSION_NUMBER"
+
+# How much of what a server says about its refusal is worth a note, in bytes.
+_MAX_REASON_SIZE = 200
 
 
 class connect:  # noqa: N801  # it is used as a function: `async with connect(uri) as ws`
@@ -284,6 +287,8 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         # One that was made in Python has no reason.
         if isinstance(exc, ssl_module.SSLError) and getattr(exc, "reason", None) == _NO_TLS:
             exc.add_note("no TLS is spoken there; ws:// and, for a proxy, http:// do without")
+        if isinstance(exc, InvalidStatus) and (reason := _reason(exc.response)):
+            exc.add_note(f"the server says {reason!r}")
         plain = self._stream is None and not self._redirects.uri.secure
         if plain and isinstance(exc, InvalidMessage) and not self._handshake.started:
             # OpenSSL has its server close without a word when TLS does not begin as it must.
@@ -397,6 +402,14 @@ def check_max_redirects(max_redirects: int) -> None:
     check_int("max_redirects", max_redirects)
     if max_redirects < 0:
         raise ValueError(f"max_redirects of {max_redirects} is negative")
+
+
+def _reason(response: Response) -> str:
+    """Give the beginning of what a server says about its refusal, where that is plain text."""
+    if not response.headers.get("Content-Type", "").startswith("text/plain"):
+        return ""
+    lines = response.body[:_MAX_REASON_SIZE].decode(errors="replace").splitlines()
+    return lines[0] if lines else ""
 
 
 def default_ssl_context() -> ssl_module.SSLContext:

@@ -24,11 +24,13 @@ from anyio import (
     aclose_forcefully,
     move_on_after,
 )
+from anyio.abc import SocketAttribute
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._cancellation import application_error
 from ._hooks import make_connection
 from ._http import Request, Response, text_response
+from ._names import describe_address, plain_path
 from ._types import Role
 from .exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
 from .sansio._deflate import PerMessageDeflate
@@ -36,6 +38,8 @@ from .sansio._protocol import Protocol
 
 if TYPE_CHECKING:
     import logging
+
+    from anyio.abc import ByteStream
 
     from ._connection import Connection
     from ._hooks import Hooks
@@ -315,8 +319,15 @@ class ServerOpening:
         error = application_error(name, exc)
         if not isinstance(error, Exception):
             raise exc
-        self._settings.logger.error("%s failed", name, exc_info=error)
+        self._settings.logger.error("%s failed (%s)", name, self._who(), exc_info=error)
         return _internal_error()
+
+    def _who(self) -> str:
+        """Say for logs whose request it is, and what for."""
+        request = self._request
+        if request is None:
+            return describe_peer(self._transport)
+        return f"{describe_address(request.remote_address)}, {plain_path(request.path)}"
 
     def _check(self, response: Response, *, opens: bool) -> None:
         """See that what a hook made of a response can be sent in its place.
@@ -350,9 +361,9 @@ class ServerOpening:
         self.error = error or InvalidStatus(response)
         logger = self._settings.logger
         if error is None:
-            logger.info("answered with HTTP %d", response.status)
+            logger.info("answered with HTTP %d (%s)", response.status, self._who())
         else:
-            logger.info("refused with HTTP %d: %s", response.status, error)
+            logger.info("refused with HTTP %d: %s (%s)", response.status, error, self._who())
         try:
             await self._send(response)
             with move_on_after(_LINGER_TIMEOUT):
@@ -404,8 +415,19 @@ async def call_hook(
     if inspect.isawaitable(result):
         result = await result
     if result is not None and not isinstance(result, Response):
-        raise TypeError(f"hook returned {type(result).__name__}, expected a Response or None")
+        raise TypeError(
+            f"hook returned {type(result).__name__}, expected None or a Response, which"
+            " request.respond(status, text) makes"
+        )
     return result
+
+
+def describe_peer(stream: ByteStream) -> str:
+    """Say for logs whose a stream is that was accepted."""
+    address = None
+    with suppress(OSError):  # one that was reset may not know it any more
+        address = stream.extra(SocketAttribute.remote_address, None)
+    return describe_address(address)
 
 
 def _internal_error() -> Response:

@@ -59,7 +59,7 @@ from .sansio._uri import parse_uri
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-__all__ = ["Backoff", "default_retry", "reconnect"]
+__all__ = ["Backoff", "Session", "default_retry", "reconnect"]
 
 _LOGGER = logging.getLogger("anyws.client")
 

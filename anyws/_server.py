@@ -33,7 +33,7 @@ from ._connection import Connection
 from ._http import Response, text_response
 from ._lifespan import Lifespan
 from ._names import describe_address, plain_path
-from ._opening import CALLER, ServerOpening, ServerSettings
+from ._opening import CALLER, ServerOpening, ServerSettings, describe_peer
 from ._patience import PATIENCE
 from ._stats import Past, ServerStats
 from ._tasks import check_awaitable
@@ -324,9 +324,10 @@ class Server:
                     with move_on_after(_CLOSE_TIMEOUT):
                         await opening.refuse(503, "the server is going away\n")
                 else:
-                    self._logger.info("no handshake within %s seconds", self._open_timeout)
+                    timeout, who = self._open_timeout, describe_peer(stream)
+                    self._logger.info("no handshake within %s seconds (%s)", timeout, who)
         except (OSError, BrokenResourceError, ClosedResourceError) as exc:  # ssl.SSLError too
-            self._logger.info("opening handshake failed: %r", exc)
+            self._logger.info("opening handshake failed: %r (%s)", exc, describe_peer(stream))
         finally:
             if scope is not None:
                 self._openings.pop(scope, None)

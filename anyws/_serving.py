@@ -147,13 +147,15 @@ class serve:  # noqa: N801  # it is used as a function: `async with serve(handle
         logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
         hooks: Hooks | None = None,
     ) -> None:
-        check_callable("handler", handler)
+        check_callable("handler", handler, takes=("ws",))
         if select_subprotocol is not None:
-            check_plain_function("select_subprotocol", select_subprotocol)
+            check_plain_function(
+                "select_subprotocol", select_subprotocol, takes=("request", "offered")
+            )
         if process_request is not None:
-            check_callable("process_request", process_request)
+            check_callable("process_request", process_request, takes=("request",))
         if process_response is not None:
-            check_callable("process_response", process_response)
+            check_callable("process_response", process_response, takes=("request", "response"))
         check_place(host, port)
         if backlog is not None:
             check_int("backlog", backlog)

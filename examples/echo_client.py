@@ -28,4 +28,5 @@ if __name__ == "__main__":
     except (anyws.WebSocketException, OSError) as exc:
         # One root for all that WebSocket can do wrong; the network's own errors are OSErrors, and
         # the time-out of connect() is a TimeoutError, which is one too.
-        sys.exit(f"{type(exc).__name__}: {exc}")
+        # Its notes say what there is to know besides, such as the host and port that were tried.
+        sys.exit("; ".join([f"{type(exc).__name__}: {exc}", *getattr(exc, "__notes__", ())]))

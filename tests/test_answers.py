@@ -207,6 +207,25 @@ async def test_other_status_is_an_invalidstatus_with_fields_and_body(status: int
     assert str(caught.value) == f"server answered with HTTP {status}, expected 101"
 
 
+@pytest.mark.parametrize(
+    ("kind", "body", "notes"),
+    [
+        ("text/plain", b"no\x1b page\nand more\n", ["the server says 'no\\x1b page'"]),
+        ("text/plain; charset=utf-8", b"x" * 300, [f"the server says {'x' * 200!r}"]),
+        ("text/plain", b"", []),
+        ("text/html", b"<p>no</p>", []),
+    ],
+    ids=["line", "long", "empty", "html"],
+)
+async def test_plain_text_about_a_refusal_is_a_note_of_the_error(
+    kind: str, body: bytes, notes: list[str]
+) -> None:
+    fields = f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    with pytest.raises(anyws.InvalidStatus) as caught:
+        await connect_to(answering(b"HTTP/1.1 403 No\r\n" + fields.encode() + body))
+    assert getattr(caught.value, "__notes__", []) == notes
+
+
 @pytest.mark.behaviour(107)
 @pytest.mark.parametrize(
     "answer",

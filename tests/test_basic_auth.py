@@ -233,7 +233,7 @@ async def test_error_of_check_credentials_is_a_500_and_logged_once(
     answer = await answer_to(ALADDIN, anyws.basic_auth(check_credentials=fail))
     assert answer.status == 500
     assert b"database" not in answer.raw
-    assert loud_records(caplog) == ["anyws.server: process_request failed"]
+    assert loud_records(caplog) == ["anyws.server: process_request failed (a local peer, /chat)"]
 
 
 async def test_basic_auth_is_composed_with_another_hook_by_a_function() -> None:

@@ -142,7 +142,7 @@ async def test_error_of_process_request_is_a_500_and_logged_once(
     assert b"Traceback" not in answer.raw
     assert b"database" not in answer.raw
     assert b"evil" not in answer.raw
-    assert loud_records(caplog) == ["anyws.server: process_request failed"]
+    assert loud_records(caplog) == ["anyws.server: process_request failed (a local peer, /chat)"]
     assert caplog.records[-1].exc_info is not None
 
 
@@ -170,7 +170,7 @@ async def test_error_of_a_hook_is_logged_when_the_server_is_dropped_meanwhile(
             await peer.send_bytes(REQUEST + b"\r\n")
             await waits.wait()
             raise KeyError
-    assert loud_records(caplog) == [f"anyws.server: {name} failed"]
+    assert loud_records(caplog) == [f"anyws.server: {name} failed (a local peer, /chat)"]
 
 
 @pytest.mark.behaviour(106)
@@ -304,7 +304,7 @@ async def test_process_response_may_not_change_what_was_agreed_on(
     async with serving_memory(process_response=change) as (_, connect):
         answer = await answer_of(connect, REQUEST + b"\r\n")
     assert answer.status == 500
-    assert loud_records(caplog) == ["anyws.server: process_response failed"]
+    assert loud_records(caplog) == ["anyws.server: process_response failed (a local peer, /chat)"]
     assert f"{name} of a response with the status 101 was changed" in caplog.text
 
 
@@ -342,7 +342,7 @@ async def test_process_response_cannot_accept_what_was_refused(
     async with serving_memory(process_response=accept) as (_, connect):
         answer = await answer_of(connect, REQUEST + b"Origin: http://evil.example\r\n\r\n")
     assert answer.status == 500
-    assert loud_records(caplog) == ["anyws.server: process_response failed"]
+    assert loud_records(caplog) == ["anyws.server: process_response failed (a local peer, /chat)"]
 
 
 @pytest.mark.behaviour(106)
@@ -356,7 +356,7 @@ async def test_error_of_process_response_is_a_500_and_logged_once(
         answer = await answer_of(connect)
         assert server.connections == frozenset()
     assert answer.status == 500
-    assert loud_records(caplog) == ["anyws.server: process_response failed"]
+    assert loud_records(caplog) == ["anyws.server: process_response failed (a local peer, /chat)"]
 
 
 @pytest.mark.behaviour(106)
@@ -366,7 +366,7 @@ async def test_answer_of_a_hook_is_logged_in_plain_words(
     caplog.set_level(logging.INFO, "anyws.server")
     async with serving_memory(process_request=lambda r: r.respond(200)) as (_, connect):
         await answer_of(connect)
-    assert "answered with HTTP 200" in caplog.messages
+    assert "answered with HTTP 200 (a local peer, /chat)" in caplog.messages
 
 
 # Subprotocols (RFC 6455 section 1.9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import socket
 import ssl
 from decimal import Decimal
@@ -188,6 +189,35 @@ def test_handler_that_cannot_be_called_is_a_type_error_of_the_call() -> None:
     wrong: Any = None
     with pytest.raises(TypeError, match=r"^handler must be a function, not NoneType$"):
         anyws.serve(wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "problem"),
+    [
+        ("handler", lambda: None, "handler must take (ws), and takes ()"),
+        (
+            "process_request",
+            lambda connection, request: (connection, request),  # as in websockets
+            "process_request must take (request), and takes (connection, request)",
+        ),
+        (
+            "process_response",
+            lambda response: response,
+            "process_response must take (request, response), and takes (response)",
+        ),
+        (
+            "select_subprotocol",
+            lambda offered: offered[0],
+            "select_subprotocol must take (request, offered), and takes (offered)",
+        ),
+    ],
+)
+def test_function_that_takes_something_else_is_a_type_error_of_the_call(
+    name: str, wrong: Any, problem: str
+) -> None:
+    arguments = {"handler": handler, name: wrong}
+    with pytest.raises(TypeError, match=f"^{re.escape(problem)}$"):
+        anyws.serve(**arguments)
 
 
 @pytest.mark.parametrize("name", ["select_subprotocol", "process_request", "process_response"])

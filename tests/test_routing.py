@@ -491,4 +491,4 @@ async def test_error_of_that_process_request_is_a_500_and_logged_once(
 ) -> None:
     answer = await answer_to(anyws.Router(process_request=hook), request_for("/"))
     assert answer.status == 500
-    assert loud_records(caplog) == ["anyws.server: process_request failed"]
+    assert loud_records(caplog) == ["anyws.server: process_request failed (a local peer, /)"]

@@ -159,13 +159,17 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     return arguments
 
 
-def fail_usage(problem: str) -> NoReturn:
+def fail_usage(problem: str, program: str = "anyws") -> NoReturn:
     """End the program as a wrong argument does, for what shows only when it is used.
+
+    Args:
+        problem: what is wrong.
+        program: which command it is an argument of.
 
     Raises:
         SystemExit: always.
     """
-    argparse.ArgumentParser("anyws", usage="see anyws --help").error(problem)
+    argparse.ArgumentParser(program, usage=f"see {program} --help").error(problem)
 
 
 def _client_parser() -> _Parser:
@@ -237,7 +241,7 @@ def _serve_parser() -> _Parser:
         default=[],
         metavar="ORIGIN",
         help="a web page that may connect, such as https://example.com, or '*' for any; may be"
-        " repeated (default: pages of the same host)",
+        " repeated (default: pages of the same host); clients that are no pages always may",
     )
     parser.add_argument("--certfile", metavar="FILE", help="a certificate, in PEM: serve wss")
     parser.add_argument("--keyfile", metavar="FILE", help="its key, if it is in another file")

@@ -82,6 +82,11 @@ async def _watch_size(prompt: Prompt) -> None:
 class Prompt:
     """The screen with prompt_toolkit."""
 
+    help = (
+        "What is pasted is one message, sent with Enter, also with several lines; Alt-Enter begins"
+        " a new line."
+    )
+
     def __init__(self, session: PromptSession[str], interrupt: Callable[[], None]) -> None:
         self._session = session
         self._interrupt = interrupt

@@ -44,9 +44,9 @@ async def serve(arguments: ServeArguments) -> int:
         advice = ""
         if isinstance(exc, ssl.SSLError) and arguments.keyfile is None:
             advice = "; --keyfile names its key, if that is in another file"
-        fail_usage(f"cannot use {arguments.certfile}: {exc.strerror or exc}{advice}")
+        fail_usage(f"cannot use {arguments.certfile}: {exc.strerror or exc}{advice}", "anyws serve")
     except ValueError as exc:
-        fail_usage(str(exc))
+        fail_usage(str(exc), "anyws serve")
     interruption = Interruption()
     status = OK
     with _log_to_stderr():
@@ -107,12 +107,14 @@ def _make_block(arguments: ServeArguments) -> serve_websocket:
             return None
         return request.respond(404, f"the path is {arguments.path}\n")
 
+    names = arguments.origins
     return serve_websocket(
         handle,
         arguments.host,
         arguments.port,
         ssl=context,
-        origins="*" if "*" in arguments.origins else arguments.origins or SAME_HOST,
+        # What is no web page names none, such as our own client.
+        origins="*" if "*" in names else [*names, None] if names else SAME_HOST,
         process_request=refuse_other_paths,
         max_size=arguments.max_size or None,
         compression=None if arguments.no_compression else "deflate",

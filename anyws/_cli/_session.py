@@ -37,12 +37,15 @@ _HELP = """\
 /info                  show the opening handshake, addresses and latency
 /help                  show this
 //...                  send a message that begins with a slash
-Ctrl-D or Ctrl-C closes with 1000. What is pasted is one message, sent with Enter, also with
-several lines; Alt-Enter begins a new line."""
+Ctrl-D or Ctrl-C closes with 1000.
+"""
 
 
 class Screen(Protocol):
     """A terminal on which lines are typed while others are shown."""
+
+    help: str
+    """How messages are typed on it."""
 
     async def read(self) -> str | None:
         """Give what was typed next; None when there will be no more."""
@@ -58,6 +61,8 @@ class PlainScreen:
         stdin: the descriptor of the terminal to read from.
         stdout: likewise, to write to.
     """
+
+    help = "Each line is a message."
 
     def __init__(self, stdin: int, stdout: int) -> None:
         self._input = Descriptor(stdin)
@@ -190,7 +195,7 @@ class Session:
         elif command == "/info":
             await self._tell_info()
         elif command == "/help":
-            await self._note(_HELP)
+            await self._note(_HELP + self._screen.help)
         else:
             raise InputError(f"no command {command}; /help lists them, // sends a slash")
 

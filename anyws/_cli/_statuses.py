@@ -100,5 +100,10 @@ def describe_failure(error: Exception) -> str:
         text = f"the certificate of the {whose} is not trusted: {reason}; {advice}"
     elif isinstance(error, InvalidStatus) and error.response.body:
         text += f"\n{error.response.body[:_MAX_BODY_SIZE].decode(errors='replace').strip()}"
-    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+    # What the server says stands in its body, of which this is only the beginning.
+    notes = "".join(
+        f" ({note})"
+        for note in getattr(error, "__notes__", ())
+        if not note.startswith("the server says")
+    )
     return escape(text + notes, keep="\n\t")

@@ -15,7 +15,7 @@ from ._handshake import single_value
 
 
 class SameHost(enum.Enum):
-    """The type of SAME_HOST."""
+    """The default of `origins`: pages of the host that the request names, and what is no page."""
 
     SAME_HOST = "same host"
 

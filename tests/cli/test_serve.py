@@ -160,6 +160,9 @@ async def test_origins_can_be_allowed(options: list[str]) -> None:
     async with serving(*options) as (uri, _):
         async with anyws.connect(uri, origin="https://example.com"):
             pass
+        # The origin is that of a page: what is none, such as our own client, may always connect.
+        async with anyws.connect(uri):
+            pass
 
 
 async def test_pages_of_other_hosts_are_refused() -> None:
@@ -196,6 +199,7 @@ async def test_certificate_without_its_key_is_told_with_the_option_for_it(
     with pytest.raises(SystemExit):
         await serve(serve_arguments("--certfile", str(path)))
     told = capsys.readouterr().err
+    assert told.startswith("usage: see anyws serve --help\nanyws serve: error: cannot use ")
     assert f"cannot use {path}: " in told
     assert told.endswith("; --keyfile names its key, if that is in another file\n")
 

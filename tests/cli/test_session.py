@@ -32,6 +32,8 @@ PLAIN = Palette(enabled=False)
 class ScriptedScreen:
     """A screen on which lines of a script are typed, each when the test says so."""
 
+    help = "Messages are scripted."
+
     def __init__(self) -> None:
         self.shown: list[str] = []
         self._typed: deque[str | None] = deque()
@@ -145,6 +147,16 @@ async def test_command_is_answered_by_a_note(typed: str, note: str) -> None:
             await talk.screen.until_shown(note)
             tasks.cancel_scope.cancel()
         assert talk.ws.open
+
+
+async def test_help_says_how_messages_are_typed_on_this_screen() -> None:
+    async with conversation() as talk:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(talk.run)
+            talk.screen.type("/help")
+            told = await talk.screen.until_shown("/ping [TEXT]")
+            tasks.cancel_scope.cancel()
+    assert told.endswith("\nCtrl-D or Ctrl-C closes with 1000.\nMessages are scripted.")
 
 
 async def test_info_shows_the_handshake_and_the_latency() -> None:
