@@ -298,9 +298,9 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         stream = self._stream
         context = self._ssl
         if stream is None:
-            stream = await self._connect(uri)
             if context is None and uri.secure:
-                context = default_ssl_context()
+                context = default_ssl_context()  # before there is anything that it could leave open
+            stream = await self._connect(uri)
         if context is not None:
             hostname = None if self._redirects.changed_origin else self._server_hostname
             stream = await _transports.wrap_tls(

@@ -376,7 +376,7 @@ class Connection(ObjectStream[Data]):
             if (
                 type(message) is bytes
                 and len(message) >= LARGE_SIZE
-                and not text
+                and (text is None or text is False)
                 and protocol.sends_payload_as_is
             ):
                 transport.write_pair(protocol.send_header(len(message)), message)

@@ -85,7 +85,7 @@ class Pings:
 
     def __init__(self, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         self._random_bytes = random_bytes
-        self._keepalive_payloads: list[bytes] = []
+        self._keepalive: list[tuple[bytes, PongWaiter]] = []
         self._waiters: dict[bytes, PongWaiter] = {}
 
     def new_payload(self) -> bytes:
@@ -113,10 +113,14 @@ class Pings:
 
     def add_keepalive(self, data: bytes) -> PongWaiter:
         """Note a Ping of keepalive; only the newest are kept, for a peer that answers none."""
-        if len(self._keepalive_payloads) == _MAX_KEEPALIVE_PINGS:
-            self._waiters.pop(self._keepalive_payloads.pop(0), None)
-        self._keepalive_payloads.append(data)
-        return self.add(data)
+        if len(self._keepalive) == _MAX_KEEPALIVE_PINGS:
+            payload, oldest = self._keepalive.pop(0)
+            # Where it was answered, another Ping may have its payload.
+            if self._waiters.get(payload) is oldest:
+                del self._waiters[payload]
+        waiter = self.add(data)
+        self._keepalive.append((data, waiter))
+        return waiter
 
     def receive_pong(self, data: bytes) -> float | None:
         """Resolve the Ping that `data` answers, and all before it.

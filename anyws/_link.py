@@ -151,7 +151,8 @@ class Link:
         protocol = self.protocol
         if protocol.pong_to_send and self.transport.write_buffer_size > self._pong_limit:
             # The peer does not read: one Pong is kept for it, whatever it sends.
-            self.transport.write_latest(protocol.data_to_send(newest_pong=True))
+            if self.transport.write_latest(protocol.data_to_send(newest_pong=True)):
+                protocol.drop_pong()
             return
         replies = protocol.data_to_send()
         if replies:

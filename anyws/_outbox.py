@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 LARGE_SIZE = 2**15
-"""From how many bytes on a message is large: to compress it takes about a millisecond. Nor is it
-copied behind its header: an echo of 1 MiB took 820 microseconds, and takes 580 without that copy
+"""From how many bytes on a message is large: to compress it takes a fifth of a millisecond. Nor is
+it copied behind its header: an echo of 1 MiB took 820 microseconds, and takes 580 without that copy
 and the one of what is received."""
 
 

@@ -205,14 +205,18 @@ class FaultyStream(ByteStream):
 
         Cancellation: as for the stream below.
         """
-        room = await self._misbehave(max_bytes)
-        try:
-            data = await self._stream.receive(room)
-        except ClosedResourceError:
-            self._check_reset()
-            raise
-        self._moved += len(data)
-        return data
+        while True:
+            room = await self._misbehave(max_bytes)
+            try:
+                data = await self._stream.receive(room)
+            except ClosedResourceError:
+                self._check_reset()
+                raise
+            # What was sent meanwhile has had its part; what is over will never be received.
+            data = data[: self._room(len(data))]
+            if data:
+                self._moved += len(data)
+                return data
 
     async def send(self, item: bytes) -> None:
         """Send, as any ByteStream does.
@@ -225,12 +229,12 @@ class FaultyStream(ByteStream):
         view = memoryview(item)
         while True:
             room = await self._misbehave(len(view))
+            self._moved += room
             try:
                 await self._stream.send(bytes(view[:room]))
             except ClosedResourceError:
                 self._check_reset()
                 raise
-            self._moved += room
             view = view[room:]
             if not view:
                 return
@@ -264,20 +268,19 @@ class FaultyStream(ByteStream):
         """Wait, hang or break as told; give how many of `size` bytes may move now."""
         if self._delay:
             await sleep(self._delay)
-        limits = [size]
-        if self._split is not None:
-            limits.append(self._split)
-        if self._reset_after is not None:
-            if self._moved >= self._reset_after:
-                self._reset = True
-                await self._stream.aclose()
-                self._check_reset()
-            limits.append(self._reset_after - self._moved)
-        if self._stall_after is not None:
-            if self._moved >= self._stall_after:
-                await sleep_forever()  # the cancellation of the caller ends it
-            limits.append(self._stall_after - self._moved)
-        return min(limits)
+        if self._reset_after is not None and self._moved >= self._reset_after:
+            self._reset = True
+            await self._stream.aclose()
+            self._check_reset()
+        if self._stall_after is not None and self._moved >= self._stall_after:
+            await sleep_forever()  # the cancellation of the caller ends it
+        return self._room(size)
+
+    def _room(self, size: int) -> int:
+        """Say how many of `size` bytes may move."""
+        ends = (self._reset_after, self._stall_after)
+        rooms = [end - self._moved for end in ends if end is not None]
+        return min(size, self._split or size, *rooms)
 
 
 class MemoryListener(Listener[ByteStream]):
@@ -375,8 +378,12 @@ class connection_pair:  # noqa: N801  # it is used as a function
             client._logger,
             client._hooks,
         )
-        self._server_side = await self._stack.enter_async_context(Lifespan(*accepted))
-        client_side = await self._stack.enter_async_context(Lifespan(*opened))
+        try:
+            self._server_side = await self._stack.enter_async_context(Lifespan(*accepted))
+            client_side = await self._stack.enter_async_context(Lifespan(*opened))
+        except BaseException as exc:
+            await self._stack.__aexit__(type(exc), exc, exc.__traceback__)
+            raise
         return client_side, self._server_side
 
     async def __aexit__(

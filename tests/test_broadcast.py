@@ -339,6 +339,17 @@ async def test_connection_is_not_slow_at_its_high_water_mark() -> None:
         assert (await peer.read_frame()).payload == b"next"
 
 
+@either
+async def test_who_comes_later_understands_a_compressed_message_too(wait: bool) -> None:
+    text = "the same words again and again " * 10
+    async with connection_pair() as (client, server):
+        await send([server], text, wait)
+        async with connection_pair() as (late_client, late_server):
+            await send([server, late_server], text, wait)
+            assert await late_client.recv() == text
+        assert [await client.recv(), await client.recv()] == [text, text]
+
+
 @pytest.mark.behaviour(95)
 async def test_broadcast_wait_waits_for_each_and_closes_those_that_take_too_long() -> None:
     async with servers(3, max_buffer_size=400, write_limit=800) as (connections, peers):
@@ -352,6 +363,8 @@ async def test_broadcast_wait_waits_for_each_and_closes_those_that_take_too_long
             with takes(3):
                 await broadcast_wait(connections, bytes(2000), timeout=3)
         assert [ws.open for ws in connections] == [False, True, False]
+        assert (await peers[0].read_frame()).payload == bytes(2000)
+        assert (await peers[0].read_frame()).payload[:2] == (1013).to_bytes(2)
 
 
 async def test_broadcast_wait_ends_with_the_connection() -> None:

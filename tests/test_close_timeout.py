@@ -48,6 +48,14 @@ all_peers = pytest.mark.parametrize("misbehave", [never_reads, never_answers, ne
 # What close() takes.
 
 
+@pytest.mark.behaviour(14)
+async def test_client_that_closes_first_and_keeps_tcp_is_dropped_within_close_timeout() -> None:
+    async with server_and_peer(close_timeout=0.25) as (ws, peer):
+        await peer.send_close()
+        with takes(0.25):
+            await ws.wait_closed()
+
+
 @both_roles
 @silent_peers
 @pytest.mark.behaviour(14)

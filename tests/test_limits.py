@@ -550,3 +550,14 @@ async def test_write_limit_is_64_kib_unless_told() -> None:
         with anyio.move_on_after(1) as scope:
             await ws.send(bytes(KIB))
         assert scope.cancelled_caught
+
+
+@both_roles
+@pytest.mark.behaviour(45)
+async def test_pongs_are_bounded_also_without_a_write_limit(pair: Pair) -> None:
+    async with pair(write_limit=None, max_buffer_size=1000) as (ws, peer):
+        for _ in range(40):
+            await peer.send_bytes(frame(PING, bytes(125), mask=MASK if peer.masks else None) * 100)
+        await anyio.sleep(1)
+        assert ws.stats.pings_received == 4000
+        assert 64 * KIB < ws.stats.peak_write_buffer < 80 * KIB

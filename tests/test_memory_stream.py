@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -426,3 +426,22 @@ def test_number_of_a_faulty_stream_that_is_negative_is_a_valueerror(name: str) -
     numbers: Any = {name: -1}
     with pytest.raises(ValueError, match=f"{name} of -1 is negative"):
         FaultyStream(near, **numbers)
+
+
+@pytest.mark.parametrize("way", ["reset_after", "stall_after"])
+async def test_both_directions_share_what_may_move_also_while_one_waits(way: str) -> None:
+    near, far = memory_stream_pair()
+    faulty = FaultyStream(near, **{way: 100})
+    received: list[bytes] = []
+
+    async def receive() -> None:
+        with anyio.move_on_after(1), suppress(BrokenResourceError):
+            while True:
+                received.append(await faulty.receive())
+
+    async with far, near, anyio.create_task_group() as tg:
+        tg.start_soon(receive)
+        await checkpoint()
+        await faulty.send(bytes(70))
+        await far.send(bytes(50))
+    assert [*map(len, received)] == [30]

@@ -748,6 +748,18 @@ async def test_pings_give_a_payload_that_none_of_them_has() -> None:
     assert pings.new_payload() == b"bbbb"
 
 
+async def test_old_ping_of_keepalive_takes_nobody_along_who_has_its_payload_now() -> None:
+    pings = Pings()
+    pings.add_keepalive(b"same")
+    pings.receive_pong(b"same")
+    waiter = pings.add(b"same")
+    for number in range(100):
+        pings.add_keepalive(b"%d" % number)
+    assert not waiter.done
+    pings.receive_pong(b"same")
+    assert waiter.done
+
+
 async def test_pings_check_only_what_is_pending() -> None:
     pings = Pings()
     pings.check(b"1")

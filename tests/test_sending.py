@@ -104,6 +104,16 @@ async def test_text_argument_overrides_the_type(pair: Pair) -> None:
         await peer.finish()
 
 
+@pytest.mark.parametrize("text", [0, ""])
+async def test_text_that_is_no_bool_is_a_typeerror_for_a_large_message_too(
+    pair: Pair, arguments: dict[str, Any], text: Any
+) -> None:
+    async with pair(**arguments) as (ws, peer):
+        with pytest.raises(TypeError, match="text must be a bool or None, not"):
+            await ws.send(bytes(2**16), text=text)
+        await peer.finish()
+
+
 async def test_text_that_is_no_bool_is_a_typeerror_and_nothing_is_sent(
     pair: Pair, arguments: dict[str, Any]
 ) -> None:

@@ -306,6 +306,23 @@ async def test_pings_and_pongs_are_counted(pair: Pair) -> None:
         await peer.finish()
 
 
+@virtual
+@both_roles
+async def test_pong_whose_place_a_newer_one_takes_is_not_counted(pair: Pair) -> None:
+    async with pair(write_limit=100, max_buffer_size=1000) as (ws, peer):
+        ws.send_nowait(bytes(5000))
+        for number in range(20):
+            await peer.send(PING, bytes([number]))
+            await anyio.sleep(1)
+        assert (await peer.read_frame()).payload == bytes(5000)
+        pongs = [(await peer.read_frame()).payload]
+        while pongs[-1] != bytes([19]):
+            pongs.append((await peer.read_frame()).payload)
+        assert len(pongs) < 20
+        assert counted(ws.stats, "pings_received", "pongs_sent") == (20, len(pongs))
+        await peer.finish()
+
+
 # What waited, and for how long.
 
 
@@ -479,6 +496,7 @@ async def test_write_buffer_that_a_peer_does_not_read_is_seen() -> None:
         release.set()
         await ws.send("behind")
         assert ws.stats.longest_write_stall > 0
+        assert ws.stats.peak_write_buffer > size // 4
 
     async with (
         serving(send, compression=None, handler_errors="raise") as server,
@@ -490,3 +508,34 @@ async def test_write_buffer_that_a_peer_does_not_read_is_seen() -> None:
         await peer.read(size + 10)
         assert (await peer.read_frame()).payload == b"behind"
         await peer.answer_close()
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.usefixtures("native")
+async def test_what_waits_for_a_peer_that_does_not_read_has_not_left(secure: bool) -> None:
+    size = 2**24  # more than the system holds
+    arrived = anyio.Event()
+    over = anyio.Event()
+
+    async def send(ws: anyws.Connection) -> None:
+        await ws.send("first")
+        await arrived.wait()
+        ws.send_nowait(bytes(size))
+        before = ws.stats.wire_bytes_sent
+        ws.abort()
+        assert HEAD + 5 <= before == ws.stats.wire_bytes_sent < size
+        over.set()
+
+    context = server_context() if secure else None
+    tls: dict[str, Any] = {}
+    if secure:
+        tls = {"ssl_context": client_context(), "tls_standard_compatible": False}
+    async with (
+        serving(send, ssl=context, compression=None, handler_errors="raise") as server,
+        await anyio.connect_tcp("localhost", server.port, **tls) as stream,
+    ):
+        peer = Peer(stream, masks=True)
+        await open_peer(peer)
+        assert (await peer.read_frame()).payload == b"first"
+        arrived.set()
+        await over.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from anyio import ClosedResourceError
 
@@ -290,3 +291,18 @@ async def test_memory_server_is_over_when_it_is_cancelled() -> None:
             await ws.recv()
     assert scope.cancelled_caught
     assert ws.closed
+
+
+async def test_connection_pair_leaves_nothing_when_its_second_half_cannot_be_entered() -> None:
+    class Ending(anyws.Hooks):
+        opened_count = 0
+
+        def opened(self, ws: anyws.Connection) -> None:
+            self.opened_count += 1
+            if self.opened_count == 2:
+                raise SystemExit("no")
+
+    with pytest.raises(SystemExit):
+        async with connection_pair(hooks=Ending()):
+            pass
+    await anyio.lowlevel.checkpoint()

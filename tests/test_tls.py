@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ from tests.tls import AUTHORITY, STRANGER, client_context, server_context, tls_p
 from tests.wire import MASK, REQUEST, TEXT, Peer, frame
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import trustme
 
 pytestmark = pytest.mark.anyio
@@ -419,3 +422,16 @@ async def test_stream_with_a_wss_uri_gets_no_tls_unless_ssl_is_given() -> None:
         with pytest.raises(anyws.InvalidMessage):
             async with anyws.connect("wss://example.com/", stream=near):
                 raise AssertionError
+
+
+async def test_nothing_is_opened_when_the_default_context_cannot_be_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "no" / "such" / "file"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        with pytest.raises(FileNotFoundError):
+            async with anyws.connect(f"wss://127.0.0.1:{listener.getsockname()[1]}/", proxy=None):
+                pass
+        with pytest.raises(BlockingIOError):
+            listener.accept()

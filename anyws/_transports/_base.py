@@ -95,10 +95,13 @@ class Transport(ByteStream):
         self.write(head + body)
 
     @abc.abstractmethod
-    def write_latest(self, data: bytes) -> None:
+    def write_latest(self, data: bytes) -> bool:
         """Take `data`, which the next call replaces as long as it has not begun to leave.
 
         A later `write` goes out after it.
+
+        Returns:
+            Whether it has replaced what an earlier call gave.
         """
 
     @abc.abstractmethod

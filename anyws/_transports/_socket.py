@@ -352,14 +352,16 @@ class SocketTransport(Transport):
         self._chunks.append(data)
         self.write_buffer_size += len(data)
 
-    def write_latest(self, data: bytes) -> None:
+    def write_latest(self, data: bytes) -> bool:
         if self._write_ended or self._eof_written:
-            return
+            return False
+        replaces = bool(self._latest)
         self._corking = False
         self.write_buffer_size += len(data) - len(self._latest)
         self._latest = data
         if not self._flush_due:
             self._flush_soon()
+        return replaces
 
     def write_eof(self) -> None:
         if self._eof_written or self._write_ended:

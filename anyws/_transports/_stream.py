@@ -57,8 +57,8 @@ class StreamTransport(Transport):
         self._tls_ended = False
         self._resumed = Event()
         self._resumed.set()
-        # Both are cancelled by abort() alone (the first also when TLS is to be ended), which the
-        # connection's close watchdog calls in the end: that bounds the two shields.
+        # Both are cancelled by abort(), which the connection's close watchdog calls in the end:
+        # that bounds the two shields. The first also to end TLS, or a stream without halves.
         self._pump_scope = CancelScope(shield=True)
         self._flush_scope = CancelScope(shield=True)
 
@@ -102,12 +102,14 @@ class StreamTransport(Transport):
         self.write_buffer_size += len(data)
         self._written.set()
 
-    def write_latest(self, data: bytes) -> None:
+    def write_latest(self, data: bytes) -> bool:
         if self._write_ended or self._eof_written:
-            return
+            return False
+        replaces = bool(self._latest)
         self.write_buffer_size += len(data) - len(self._latest)
         self._latest = data
         self._written.set()
+        return replaces
 
     def write_eof(self) -> None:
         self._eof_written = True

@@ -62,8 +62,11 @@ class TLSTransport(Transport):
         # What waits to be encrypted: while the peer must be heard first, and before the start.
         self._unencrypted: deque[memoryview] = deque()
         self._unencrypted_size = 0
-        # What was encrypted since the start.
+        # What was encrypted since the start; of that, what has left; and for what has not, how far
+        # the transport below is when it has.
         self._encrypted_size = 0
+        self._left_size = 0
+        self._leaving: deque[tuple[int, int]] = deque()
         self._latest = b""
         self._draining = Draining()
         self._waiting_to_send_latest = False
@@ -90,8 +93,14 @@ class TLSTransport(Transport):
 
     @property
     def plain_sent_size(self) -> int:
-        # What waits below has been encrypted already.
-        return self._encrypted_size
+        self._note_left()
+        return self._left_size
+
+    def _note_left(self) -> None:
+        """See what has left since it was last looked."""
+        leaving = self._leaving
+        while leaving and leaving[0][0] <= self._below.sent_size:
+            self._left_size = leaving.popleft()[1]
 
     @property
     def peak_buffer_size(self) -> int:  # type: ignore[override]  # likewise
@@ -224,14 +233,16 @@ class TLSTransport(Transport):
         self._add(data)
         self._write_records()
 
-    def write_latest(self, data: bytes) -> None:
+    def write_latest(self, data: bytes) -> bool:
         if self._write_ended or self._eof_written:
-            return
+            return False
         # A record has its number in the order of all, so it is made when it can leave.
+        replaces = bool(self._latest)
         self._latest = data
         if not self._waiting_to_send_latest and self._task_group is not None:
             self._waiting_to_send_latest = True
             self._task_group.start_soon(self._send_latest, name="anyws TLS")
+        return replaces
 
     async def _send_latest(self) -> None:
         with CancelScope(shield=True):
@@ -313,7 +324,11 @@ class TLSTransport(Transport):
             self._write_close_notify()
         records = self._outgoing.read()
         if records:
-            self._below.write(records)
+            below = self._below
+            self._note_left()
+            behind = below.sent_size + below.write_buffer_size
+            self._leaving.append((behind + len(records), self._encrypted_size))
+            below.write(records)
         if end:
             # Where the peer goes on sending, it reads our last bytes before a reset.
             self._below.write_eof()

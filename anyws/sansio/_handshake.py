@@ -41,7 +41,7 @@ A refused handshake must not become a download.
 """
 
 PRODUCT = f"Python/{sys.version_info.major}.{sys.version_info.minor} anyws/{__version__}"
-"""The default of the User-Agent and Server fields (RFC 9110 section 10.1.5)."""
+"""The default of the User-Agent and Server fields (RFC 9110 sections 10.1.5 and 10.2.4)."""
 
 Kind = Literal["request", "response"]
 

@@ -242,8 +242,9 @@ class Protocol:
     def _receive_close(self, close: Close) -> None:
         self.close_rcvd = close
         if self.close_sent is None:
-            # RFC 6455 section 5.5.1: "it SHOULD send a Close frame in response [...] echoing the
-            # status code".
+            # RFC 6455 section 5.5.1: "the endpoint MUST send a Close frame in response. (When
+            # sending a Close frame in response, the endpoint typically echos the status code it
+            # received.)"
             self.rcvd_then_sent = True
             self._queue_close(close)
         else:
@@ -273,6 +274,10 @@ class Protocol:
         self._pongs = []
         self._replies = []
         return data
+
+    def drop_pong(self) -> None:
+        """Take that a Pong which `data_to_send()` gave will not be sent, since a newer one is."""
+        self.pongs_sent -= 1
 
     @property
     def replying(self) -> bool:

@@ -371,8 +371,8 @@ def _check_version(headers: Headers) -> None:
     if version is None:
         raise InvalidHeader("Sec-WebSocket-Version")
     if version != "13":
-        # RFC 6455 section 4.4: "it MUST respond with [...] |Sec-WebSocket-Version| header field(s)
-        # that include all the values it supports"; RFC 9110 section 15.5.22 wants Upgrade with 426.
+        # RFC 6455 section 4.4: "it MUST respond with a |Sec-WebSocket-Version| header field [...]
+        # containing all versions it is willing to use"; RFC 9110 section 15.5.22 wants Upgrade too.
         error = InvalidHeader("Sec-WebSocket-Version", version, "the version here is 13")
         required = _UPGRADE_HEADERS.copy()
         required.add("Sec-WebSocket-Version", "13")

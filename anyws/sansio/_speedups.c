@@ -138,7 +138,9 @@ apply_mask(PyObject *module, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Oy*:apply_mask", names, &object, &key)) {
         return NULL;
     }
-    if (check_key(&key) == 0 && get_payload(object, &data) == 0) {
+    if (PyUnicode_Check(object)) {
+        PyErr_SetString(PyExc_TypeError, "a bytes-like object is required, not 'str'");
+    } else if (check_key(&key) == 0 && get_payload(object, &data) == 0) {
         result = PyBytes_FromStringAndSize(NULL, data.len);
         if (result != NULL) {
             mask_into((unsigned char *)PyBytes_AS_STRING(result), data.buf, data.len, key.buf);
@@ -1126,14 +1128,20 @@ Decoder_feed(Decoder *self, PyObject *const *args, Py_ssize_t count, PyObject *n
     for (Py_ssize_t i = 0; i < count && i < 3; i++) {
         values[i] = args[i];
     }
+    int wrong = count > 3;
     for (Py_ssize_t i = 0; names != NULL && i < PyTuple_GET_SIZE(names); i++) {
-        for (int j = 0; j < 3; j++) {
-            if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, i), parameters[j]) == 0) {
-                values[j] = args[count + i];
-            }
+        int j = 0;
+        while (j < 3
+               && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, i), parameters[j]) != 0) {
+            j++;
+        }
+        if (j == 3 || j < count) { /* unknown, or given twice */
+            wrong = 1;
+        } else {
+            values[j] = args[count + i];
         }
     }
-    if (values[0] == NULL || count > 3) {
+    if (values[0] == NULL || wrong) {
         PyErr_SetString(PyExc_TypeError, "feed() takes data, max_bytes and max_messages");
         return NULL;
     }
