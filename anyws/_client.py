@@ -42,6 +42,7 @@ from .sansio._handshake import PRODUCT
 from .sansio._headers import check_subprotocols
 from .sansio._limits import check_int
 from .sansio._redirects import Redirects, is_redirect
+from .sansio._tunnel import TunnelHandshake
 from .sansio._uri import ProxyURI, WebSocketURI, parse_uri
 
 __all__ = ["connect", "unix_connect", "wrap_client"]
@@ -186,6 +187,7 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
             load_socks(self._proxy)  # what is missing is told now
         # The proxy of this attempt, and whether it has not let us through yet.
         self._proxy_used: ProxyURI | None = None
+        self._tunnel: TunnelHandshake | None = None
         self._before_proxy = False
         self._handshake = self._make_handshake()
         check_seconds("open_timeout", open_timeout)
@@ -252,12 +254,17 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         """
         with move_on_after(self._open_timeout):
             return await self._open()
+        problem = f"its body did not end within {self._open_timeout} seconds (open_timeout)"
         refusal = self._handshake.refusal
         if refusal is not None:
-            problem = f"its body did not end within {self._open_timeout} seconds (open_timeout)"
             error = InvalidStatus(refusal, problem)
             self._add_notes(error)
             raise error
+        if self._before_proxy and self._tunnel is not None:
+            refused = self._tunnel.refusal
+            if refused is not None:
+                refused.add_note(problem)
+                raise refused
         where = f", at the proxy {self._proxy_used}" if self._before_proxy else ""
         raise TimeoutError(
             f"no connection to {self._redirects} after {self._open_timeout} seconds (open_timeout)"
@@ -329,7 +336,10 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         context = None
         if proxy.scheme == "https":
             context = self._proxy_ssl or default_ssl_context()
-        stream = await open_tunnel(proxy, uri, context, self._user_agent)
+        self._tunnel = None
+        if not proxy.speaks_socks:
+            self._tunnel = TunnelHandshake(proxy, uri.host, uri.port, user_agent=self._user_agent)
+        stream = await open_tunnel(proxy, uri, context, self._tunnel)
         self._before_proxy = False
         return stream
 

@@ -14,7 +14,6 @@ from anyio.streams.buffered import BufferedByteStream
 
 from . import _transports
 from .exceptions import ProxyError
-from .sansio._tunnel import TunnelHandshake
 
 if TYPE_CHECKING:
     import ssl
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import ByteStream
 
+    from .sansio._tunnel import TunnelHandshake
     from .sansio._uri import ProxyURI, WebSocketURI
 
 
@@ -39,7 +39,10 @@ def load_socks(proxy: ProxyURI) -> ModuleType:
 
 
 async def open_tunnel(
-    proxy: ProxyURI, uri: WebSocketURI, context: ssl.SSLContext | None, user_agent: str | None
+    proxy: ProxyURI,
+    uri: WebSocketURI,
+    context: ssl.SSLContext | None,
+    handshake: TunnelHandshake | None,
 ) -> ByteStream:
     """Connect to a server through a proxy.
 
@@ -47,7 +50,7 @@ async def open_tunnel(
         proxy: the proxy.
         uri: host and port of the server are taken from it, and nothing else.
         context: the context for TLS with the proxy, if it is an https proxy.
-        user_agent: the User-Agent field for an HTTP proxy; None leaves it out.
+        handshake: what to say to an HTTP proxy; None for one that speaks SOCKS.
 
     Raises:
         OSError: there is no connection to the proxy, or TLS with it fails (ssl.SSLError); or a name
@@ -57,7 +60,7 @@ async def open_tunnel(
 
     Cancellation: nothing is left open.
     """
-    socks = load_socks(proxy) if proxy.speaks_socks else None
+    socks = load_socks(proxy) if handshake is None else None
     try:
         stream = await _transports.open_tcp(proxy.host, proxy.port)
         if context is not None:
@@ -68,10 +71,11 @@ async def open_tunnel(
         exc.add_note(f"at the proxy {proxy}")
         raise
     try:
-        if socks is not None:
-            await socks.request_tunnel(stream, proxy, uri.host, uri.port)
-            return stream
-        return await _request_tunnel(stream, proxy, uri, user_agent)
+        if handshake is not None:
+            return await _request_tunnel(stream, proxy, handshake)
+        assert socks is not None
+        await socks.request_tunnel(stream, proxy, uri.host, uri.port)
+        return stream
     except BaseException:
         with suppress(Exception):  # the error that is on its way says more
             await aclose_forcefully(stream)
@@ -79,9 +83,8 @@ async def open_tunnel(
 
 
 async def _request_tunnel(
-    stream: ByteStream, proxy: ProxyURI, uri: WebSocketURI, user_agent: str | None
+    stream: ByteStream, proxy: ProxyURI, handshake: TunnelHandshake
 ) -> ByteStream:
-    handshake = TunnelHandshake(proxy, uri.host, uri.port, user_agent=user_agent)
     try:
         await stream.send(handshake.data_to_send())
         while handshake.receive_data(await stream.receive()) is None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
 import anyws
+from anyws._keepalive import Watchdog
 from tests.endings import (
     background,
     both_roles,
@@ -30,7 +32,7 @@ from tests.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from tests.endings import Misbehaviour, Pair
     from tests.wire import Peer
@@ -54,6 +56,19 @@ async def test_client_that_closes_first_and_keeps_tcp_is_dropped_within_close_ti
         await peer.send_close()
         with takes(0.25):
             await ws.wait_closed()
+
+
+async def test_haste_leaves_no_more_than_close_timeout() -> None:
+    class Line:
+        sent_size = write_buffer_size = 0
+        deadline = math.inf
+
+        def set_timer(self, deadline: float, callback: Callable[[], None] | None) -> None:
+            self.deadline = deadline
+
+    line = Line()
+    Watchdog(0.25, line).hasten(1, lambda: None)
+    assert line.deadline == anyio.current_time() + 0.25
 
 
 @both_roles

@@ -508,7 +508,6 @@ async def refusing_slowly(peer: Peer) -> None:
     [
         (HTTP, never_answers),
         (HTTP, dribbling),
-        (HTTP, refusing_slowly),
         (HTTPS, never_answers),
         (HTTPS, silent_over_tls),
     ],
@@ -523,6 +522,15 @@ async def test_timeout_names_the_proxy_when_that_is_slow(
     assert str(error) == (
         f"no connection to ws://server/ after 10 seconds (open_timeout), at the proxy {proxy}"
     )
+
+
+async def test_refusal_whose_body_does_not_end_is_a_proxyerror() -> None:
+    async with memory_network() as network:
+        network.script(refusing_slowly, "proxy.example", 3128)
+        with takes(10):
+            error = await fails(anyws.ProxyError)
+    assert str(error).startswith("proxy http://proxy.example:3128 answered with HTTP 502")
+    assert error.__notes__ == ["its body did not end within 10 seconds (open_timeout)"]
 
 
 def context_for(proxy: str) -> Any:

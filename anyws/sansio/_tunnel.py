@@ -96,6 +96,12 @@ class TunnelHandshake:
             self.trailing_data = self._reader.rest
         return response
 
+    @property
+    def refusal(self) -> ProxyError | None:
+        """That the proxy refuses, with what has come of its body; None as long as it has not."""
+        response = self._reader.refusal
+        return None if response is None else self._refused(response)
+
     def receive_eof(self) -> NoReturn:
         """Take the end of the stream.
 
