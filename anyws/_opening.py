@@ -425,7 +425,8 @@ async def call_hook(
 def describe_peer(stream: ByteStream) -> str:
     """Say for logs whose a stream is that was accepted."""
     address = None
-    with suppress(OSError):  # one that was reset may not know it any more
+    # One that was reset does not know it any more, and on uvloop anyio's has no socket then.
+    with suppress(OSError, AttributeError):
         address = stream.extra(SocketAttribute.remote_address, None)
     return describe_address(address)
 
