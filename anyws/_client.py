@@ -263,6 +263,7 @@ class connect:  # noqa: N801  # it is used as a function: `async with connect(ur
         if self._before_proxy and self._tunnel is not None:
             refused = self._tunnel.refusal
             if refused is not None:
+                self._add_notes(refused)
                 refused.add_note(problem)
                 raise refused
         where = f", at the proxy {self._proxy_used}" if self._before_proxy else ""
@@ -416,7 +417,7 @@ def check_max_redirects(max_redirects: int) -> None:
 
 def _reason(response: Response) -> str:
     """Give the beginning of what a server says about its refusal, where that is plain text."""
-    if not response.headers.get("Content-Type", "").startswith("text/plain"):
+    if not response.headers.get("Content-Type", "").lower().startswith("text/plain"):
         return ""
     lines = response.body[:_MAX_REASON_SIZE].decode(errors="replace").splitlines()
     return lines[0] if lines else ""
