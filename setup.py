@@ -15,6 +15,7 @@ if mode not in {"no", "optional", "require"}:
 extension = Extension(
     "anyws.sansio._speedups",
     sources=["anyws/sansio/_speedups.c"],
+    depends=["anyws/sansio/_queue.h"],
     extra_compile_args=[] if sys.platform == "win32" else ["-O3"],
     optional=mode != "require",
 )

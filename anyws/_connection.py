@@ -31,7 +31,7 @@ from collections.abc import (
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, TypeVarTuple, overload
+from typing import Any, Literal, TypeVar, TypeVarTuple, overload
 
 import anyio
 from anyio import CancelScope
@@ -63,6 +63,7 @@ from .sansio._closing import check_close
 from .sansio._extensions import Extension
 from .sansio._messages import encode_data, wrong_type
 from .sansio._protocol import Protocol
+from .sansio._pyqueue import MessageQueue
 
 _Args = TypeVarTuple("_Args")
 
@@ -95,13 +96,15 @@ class Connection(ObjectStream[Data]):
         options: ConnectionOptions,
         logger: logging.Logger | logging.LoggerAdapter[Any],
     ) -> None:
-        inbox = self._make_inbox(transport, options)
+        inbox = self._make_inbox(protocol.decoder.queue, transport, options)
         self._link = Link(transport, protocol, options, logger, inbox)
         # What is needed for each message stands here too.
         self._transport = transport
         self._protocol = protocol
+        self._decoder = protocol.decoder
         self._intake = self._link.intake
         self._inbox = inbox
+        self._fairness = inbox.fairness
         self._outbox = self._link.outbox
         self._ending = self._link.ending
         self._request = request
@@ -116,8 +119,10 @@ class Connection(ObjectStream[Data]):
             self._local_address = request.local_address
             self._remote_address = request.remote_address
 
-    def _make_inbox(self, transport: Transport, options: ConnectionOptions) -> Inbox:
-        return Inbox(options.queue_marks, options.read_marks, transport.make_parking)
+    def _make_inbox(
+        self, queue: MessageQueue, transport: Transport, options: ConnectionOptions
+    ) -> Inbox:
+        return Inbox(queue, options.queue_marks, options.read_marks, transport.make_parking)
 
     def __repr__(self) -> str:
         return f"<anyws.Connection {self.id} {self.state.value}>"
@@ -250,46 +255,38 @@ class Connection(ObjectStream[Data]):
 
         Cancellation: no message is lost; the next call gets it.
         """
-        inbox = self._inbox
-        messages = inbox.messages
-        if len(messages) > inbox.floor and inbox.calls_left and decode is None:
-            # One waits already: no call is needed.
-            inbox.calls_left -= 1
-            message = messages.popleft()
-            inbox.size -= len(message)  # type: ignore[arg-type]  # no fragment: none is streamed
-            return message  # type: ignore[return-value]  # likewise
+        if decode is None:
+            message = self._decoder.take()
+            if message is not None:
+                return message
         intake = self._intake
         intake.check_not_streaming()
-        message = await self._link.next_message()
+        received = await self._link.next_message()
         if decode is not None:
-            message = as_type(message, text=decode)  # type: ignore[arg-type]  # no fragment
+            received = as_type(received, text=decode)  # type: ignore[arg-type]  # no fragment
         intake.pop()
-        return message  # type: ignore[return-value]  # fragments are for recv_streaming()
+        return received  # type: ignore[return-value]  # fragments are for recv_streaming()
 
-    def __aiter__(self) -> Self:
-        return self
+    def __aiter__(self) -> AsyncIterator[Data]:  # type: ignore[override]  # no stream: the messages
+        # It gives what waits already without a coroutine for each message.
+        return self._decoder.iterate(self._next)
 
     async def __anext__(self) -> Data:
-        # recv() once more: a coroutine less for each message.
-        inbox = self._inbox
-        messages = inbox.messages
-        if len(messages) > inbox.floor and inbox.calls_left:
-            inbox.calls_left -= 1
-            message = messages.popleft()
-            inbox.size -= len(message)  # type: ignore[arg-type]  # no fragment: none is streamed
-            return message  # type: ignore[return-value]  # likewise
+        message = self._decoder.take()
+        return await self._next() if message is None else message
+
+    async def _next(self) -> Data:
+        """Wait for the next message, as an iteration does."""
         intake = self._intake
         if intake.streaming:
             intake.check_not_streaming()
-        if not messages and self._protocol.held_failure is not None:
+        inbox = self._inbox
+        if not inbox.queue and self._protocol.held_failure is not None:
             self._link.release_failure()
         if not await inbox.ready():
             raise self._ending.iteration_end()  # not kept: its traceback has this frame
-        if len(messages) > inbox.floor:
-            message = messages.popleft()
-            inbox.size -= len(message)  # type: ignore[arg-type]  # no fragment: none is streamed
-            return message  # type: ignore[return-value]  # likewise
-        return intake.pop()  # type: ignore[return-value]  # fragments are for recv_streaming()
+        message = self._decoder.take()
+        return intake.pop() if message is None else message  # type: ignore[return-value]  # fragments are for recv_streaming()
 
     async def receive(self) -> Data:
         """Receive the next message: `recv()` by the name that anyio's streams have for it.
@@ -362,12 +359,12 @@ class Connection(ObjectStream[Data]):
         """
         if isinstance(message, DATA_TYPES):
             # The outbox's ready() and wait_behind() once more: two coroutines less for a message.
-            inbox = self._inbox
+            fairness = self._fairness
             outbox = self._outbox
             protocol = self._protocol
             transport = self._transport
             if (
-                not inbox.calls_left
+                not fairness.sends_left
                 or protocol.state is not OPEN
                 or outbox.occupied
                 or transport.write_buffer_size > outbox.high
@@ -384,8 +381,8 @@ class Connection(ObjectStream[Data]):
                 transport.write(protocol.send_message(message, text, compress))
             if transport.write_buffer_size > outbox.high:
                 await outbox.drain()
-            elif inbox.calls_left and (protocol.extension is None or len(message) < LARGE_SIZE):
-                inbox.calls_left -= 1
+            elif fairness.sends_left and (protocol.extension is None or len(message) < LARGE_SIZE):
+                fairness.sends_left -= 1
             else:
                 await outbox.yield_behind()
         elif isinstance(message, Mapping):

@@ -20,6 +20,7 @@ from ._parking import Parking
 from ._transports import Transport
 from ._types import DATA_TYPES, Data, DataLike, Event, Fragment
 from .sansio._protocol import Protocol
+from .sansio._pyqueue import MessageQueue
 
 __all__ = ["Hooks"]
 
@@ -139,9 +140,11 @@ class WatchedConnection(Connection):
         super().__init__(transport, protocol, request, response, subprotocol, options, logger)
         self._link.watcher = self._watcher
 
-    def _make_inbox(self, transport: Transport, options: ConnectionOptions) -> Inbox:
+    def _make_inbox(
+        self, queue: MessageQueue, transport: Transport, options: ConnectionOptions
+    ) -> Inbox:
         return _WatchedInbox(
-            self._watcher, options.queue_marks, options.read_marks, transport.make_parking
+            self._watcher, queue, options.queue_marks, options.read_marks, transport.make_parking
         )
 
     async def send(
@@ -242,7 +245,8 @@ class _WatchedInbox(Inbox):
 
     Args:
         watcher: whom to tell.
-        max_messages: as for `Inbox`.
+        queue: as for `Inbox`.
+        max_messages: likewise.
         max_bytes: likewise.
         make_parking: likewise.
     """
@@ -252,11 +256,13 @@ class _WatchedInbox(Inbox):
     def __init__(
         self,
         watcher: _Watcher,
+        queue: MessageQueue,
         max_messages: Marks,
         max_bytes: Marks,
         make_parking: Callable[[], Parking],
     ) -> None:
-        super().__init__(max_messages, max_bytes, make_parking)
+        super().__init__(queue, max_messages, max_bytes, make_parking)
+        queue.replenishes = False  # what the decoder puts there by itself is not told
         self._watcher = watcher
 
     def note_fragment(self, fragment: Fragment) -> None:

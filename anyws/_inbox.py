@@ -1,16 +1,17 @@
 """Received messages that wait for the application: a queue with one waiter and water marks.
 
-Owns the order, the count and the bytes of what waits; knows no frame and no stream.
+Owns who waits, and that he lets others run; the messages themselves stand in the decoder's queue.
+Knows no frame and no stream.
 """
 
 from __future__ import annotations
 
 import sys
-from collections import deque
 from typing import TYPE_CHECKING
 
 from anyio.lowlevel import checkpoint
 
+from ._fairness import Fairness
 from ._parking import make_parking
 from ._types import Fragment
 from .exceptions import ConcurrencyError
@@ -20,16 +21,14 @@ if TYPE_CHECKING:
 
     from ._parking import Parking
     from ._types import Data, Event
-
-# How often in a row calls may return without yielding to the event loop: so often that the yield
-# costs a message little, and so rarely that other tasks wait for well under a millisecond.
-MAX_CALLS_WITHOUT_YIELD = 64
+    from .sansio._pyqueue import MessageQueue
 
 
 class Inbox:
     """The messages between the decoder and recv().
 
     Args:
+        queue: has them; `Decoder.take()` takes out of it where nothing else is to be done.
         max_messages: the high and the low mark for the number of messages.
         max_bytes: likewise for their bytes; a character of a str counts as one.
         make_parking: makes the place where recv() waits.
@@ -37,85 +36,37 @@ class Inbox:
 
     __slots__ = (
         "_closed",
-        "_low_bytes",
-        "_low_messages",
         "_make_parking",
         "_parking",
-        "_paused",
         "_streaming",
-        "calls_left",
-        "floor",
-        "high_bytes",
-        "high_messages",
-        "messages",
-        "next_messages",
-        "next_size",
-        "peak_messages",
-        "peak_size",
+        "fairness",
+        "queue",
         "receiving",
-        "size",
     )
 
     def __init__(
         self,
+        queue: MessageQueue,
         max_messages: tuple[int | None, int | None],
         max_bytes: tuple[int | None, int | None],
         make_parking: Callable[[], Parking] = make_parking,
     ) -> None:
-        high_messages, low_messages = max_messages
-        high_bytes, low_bytes = max_bytes
-        self.high_messages: int = sys.maxsize if high_messages is None else high_messages
-        """How many messages make it full; sys.maxsize is no limit."""
-        self.high_bytes: int = sys.maxsize if high_bytes is None else high_bytes
-        """Likewise for their bytes."""
-        self._low_messages = sys.maxsize if low_messages is None else low_messages
-        self._low_bytes = sys.maxsize if low_bytes is None else low_bytes
-        self.messages: deque[Data | Fragment] = deque()
-        """Oldest first."""
-        self.size: int = 0
-        """Their bytes."""
-        self.peak_messages: int = 0
-        """How many there have been at the most, as far as `note_peaks()` was told."""
-        self.peak_size: int = 0
-        """Likewise for their bytes."""
-        self.next_messages: int = 1
-        """From how many on there is something to see to: more than ever, or it is full."""
-        self.next_size: int = 1
-        """Likewise for their bytes."""
-        self.floor: int = 0
-        """How many must be left by who simply takes the oldest out: when reading is to go on there
-        is more to do; and while somebody waits, or takes fragments, nothing is simple.
-        """
+        self.queue: MessageQueue = queue
+        """What waits, and how much of it may."""
+        queue.high_messages, queue.low_messages = map(_mark, max_messages)
+        queue.high_bytes, queue.low_bytes = map(_mark, max_bytes)
+        queue.replenishes = True
+        self.fairness: Fairness = Fairness(queue)
+        """How many calls may still return without yielding, those that send among them."""
         self._streaming = False
-        self._paused = False
         self._closed = False
         self.receiving: bool = False
         """Whether a task waits for a message."""
         self._make_parking = make_parking
         self._parking: Parking | None = None
-        self.calls_left: int = MAX_CALLS_WITHOUT_YIELD
-        """How many calls may still return without yielding, those that send among them. It is here
-        because both ways of a connection share it, and each looks at it for each message."""
 
     def __len__(self) -> int:
-        return len(self.messages)
-
-    @property
-    def full(self) -> bool:
-        """Whether it has reached a high-water mark: then reading stops."""
-        return len(self.messages) >= self.high_messages or self.size >= self.high_bytes
-
-    @property
-    def low(self) -> bool:
-        """Whether it is at or under both low-water marks: then reading goes on."""
-        return len(self.messages) <= self._low_messages and self.size <= self._low_bytes
-
-    def note_peaks(self) -> None:
-        """Take how much there is now for a peak, where it is one."""
-        self.peak_messages = max(self.peak_messages, len(self.messages))
-        self.peak_size = max(self.peak_size, self.size)
-        self.next_messages = min(self.peak_messages + 1, self.high_messages)
-        self.next_size = min(self.peak_size + 1, self.high_bytes)
+        return len(self.queue)
 
     def note_fragment(self, fragment: Fragment) -> None:
         """Take that a fragment has come which is kept elsewhere, for who watches what comes."""
@@ -126,8 +77,7 @@ class Inbox:
 
     def put_told(self, message: Data | Fragment) -> None:
         """Add a message whose fragments `note_fragment()` was told of already."""
-        self.messages.append(message)
-        self.size += len(message.data) if type(message) is Fragment else len(message)
+        self.queue.append(message)
         if self.receiving and self._parking is not None:
             self._parking.wake()
 
@@ -138,8 +88,7 @@ class Inbox:
             messages: at least one.
             size: their bytes.
         """
-        self.messages.extend(messages)
-        self.size += size
+        self.queue.extend(messages, size)
         if self.receiving and self._parking is not None:
             self._parking.wake()
 
@@ -149,27 +98,16 @@ class Inbox:
         Returns:
             How many there were.
         """
-        messages = self.messages
-        count = len(messages)
-        size = self.size
+        append = self.queue.append
+        count = 0
         for event in events:
             kind = type(event)
-            if kind is str or kind is bytes:
-                messages.append(event)  # type: ignore[arg-type]  # one of the two
-                size += len(event)  # type: ignore[arg-type]  # likewise
-            elif kind is Fragment:
-                messages.append(event)  # type: ignore[arg-type]  # its exact type
-                size += len(event.data)  # type: ignore[union-attr]  # likewise
-        self.size = size
-        count = len(messages) - count
+            if kind is str or kind is bytes or kind is Fragment:
+                append(event)  # type: ignore[arg-type]  # one of the three
+                count += 1
         if count and self.receiving and self._parking is not None:
             self._parking.wake()
         return count
-
-    def put_back(self, message: Data | Fragment) -> None:
-        """Put a message in front of all others, while nobody waits for one."""
-        self.messages.appendleft(message)
-        self.size += len(message.data) if type(message) is Fragment else len(message)
 
     def close(self) -> None:
         """Say that nothing more will come; what is here can still be had."""
@@ -189,26 +127,13 @@ class Inbox:
         if self.receiving:
             raise ConcurrencyError("another task is already receiving from this connection")
 
-    def hold(self, *, streaming: bool, paused: bool) -> None:
-        """Say what makes taking a message out more than that.
-
-        Args:
-            streaming: fragments are asked for.
-            paused: reading has stopped, and goes on at the low marks.
-        """
+    def hold(self, *, streaming: bool) -> None:
+        """Say whether fragments are asked for: then nobody simply takes a message out."""
         self._streaming = streaming
-        self._paused = paused
-        self._set_floor()
-
-    def _set_floor(self) -> None:
-        if self._streaming or self.receiving:
-            self.floor = sys.maxsize
-        else:
-            # The one that brings it to the low mark lets reading go on: at 0 no other would.
-            self.floor = self._low_messages + 1 if self._paused else 0
+        self.queue.held = streaming or self.receiving
 
     async def ready(self) -> bool:
-        """Wait until `head` has a message; put() or close() ends it.
+        """Wait until the queue has a message; put() or close() ends it.
 
         Returns:
             False when there is none and nothing more will come.
@@ -220,34 +145,25 @@ class Inbox:
         """
         if self.receiving:
             self.check_not_receiving()
-        if (self.messages or self._closed) and self.calls_left:
-            self.calls_left -= 1
-            return bool(self.messages)
-        self.receiving = True
-        self.floor = sys.maxsize
+        queue = self.queue
+        if (queue or self._closed) and self.fairness.may_receive:
+            queue.calls_left -= 1
+            return bool(queue)
+        self.receiving = queue.held = True
         try:
-            if self.messages or self._closed:
+            if queue or self._closed:
                 await checkpoint()
-            while not self.messages and not self._closed:
+            while not queue and not self._closed:
                 if self._parking is None:
                     self._parking = self._make_parking()
                 await self._parking.park()
         finally:
             self.receiving = False
-            self.floor = 0
-            if self._streaming or self._paused:
-                self._set_floor()
+            queue.held = self._streaming
             # Others have run, also where it was cancelled: who polls must not starve.
-            self.calls_left = MAX_CALLS_WITHOUT_YIELD
-        return bool(self.messages)
+            self.fairness.renew()
+        return bool(queue)
 
-    @property
-    def head(self) -> Data | Fragment:
-        """The oldest message, after `ready()` was true."""
-        return self.messages[0]
 
-    def pop(self) -> Data | Fragment:
-        """Take the oldest message out."""
-        message = self.messages.popleft()
-        self.size -= len(message.data) if type(message) is Fragment else len(message)
-        return message
+def _mark(mark: int | None) -> int:
+    return sys.maxsize if mark is None else min(mark, sys.maxsize)

@@ -76,8 +76,8 @@ class Intake:
         "_owner",
         "_parts",
         "_patience",
-        "_paused",
         "_protocol",
+        "_queue",
         "_skipped",
         "_skipping",
         "_task_group",
@@ -103,11 +103,11 @@ class Intake:
         self._keepalive = keepalive
         self._task_group: TaskGroup | None = None
         self.inbox: Inbox = inbox
+        self._queue = inbox.queue
         self.received_size: int = 0
         """Bytes that have come, in all."""
         self.stalls: Stalls = Stalls()
         """When reading is paused."""
-        self._paused = False
         self.streaming: bool = False
         """Whether a recv_streaming() is in use."""
         # Whether what still comes of a message that recv_streaming() left is to be dropped; and
@@ -150,14 +150,14 @@ class Intake:
         if self._detour and not self._heeds_data:
             # It is read on only to find the end of the stream.
             return False
-        inbox = self.inbox
-        messages = inbox.messages
-        max_bytes = inbox.high_bytes
-        max_messages = inbox.high_messages
-        if messages:
+        queue = self._queue
+        max_bytes = queue.high_bytes
+        max_messages = queue.high_messages
+        waiting = len(queue)
+        if waiting:
             # _decode() once more: a call less.
-            max_bytes = max_bytes - inbox.size if max_bytes > inbox.size else 1
-            max_messages = max_messages - len(messages) if max_messages > len(messages) else 1
+            max_bytes = max_bytes - queue.size if max_bytes > queue.size else 1
+            max_messages = max_messages - waiting if max_messages > waiting else 1
         events = protocol.receive_data(data, max_bytes, max_messages)
         size = protocol.decoder.plain_size
         if size < 0 or self._detour:
@@ -165,22 +165,17 @@ class Intake:
         elif events:
             # Whole messages alone, as nearly always; where more could be decoded, it is full.
             self._given = True
-            inbox.put_all(events, size)  # type: ignore[arg-type]  # so
-        waiting = len(messages)
-        size = inbox.size
-        if waiting >= inbox.next_messages or size >= inbox.next_size:
-            if waiting > inbox.peak_messages or size > inbox.peak_size:
-                inbox.note_peaks()
-            full = waiting >= inbox.high_messages or size >= inbox.high_bytes
-            # Who waits takes a single message at once: to pause for that, and to read on, would
-            # cost one of 64 KiB 1.3 of 36 us, on trio 3 of 42. Where he is cancelled instead, one
-            # more may come.
-            if (
-                full
-                and not (waiting == 1 and inbox.receiving and not protocol.decoder.pending)
-                and not self._discarding
-            ):
-                self._pause()
+            self.inbox.put_all(events, size)  # type: ignore[arg-type]  # so
+        waiting = len(queue)
+        # Who waits takes a single message at once: to pause for that, and to read on, would cost
+        # one of 64 KiB 1.3 of 36 us, on trio 3 of 42. Where he is cancelled instead, one more may
+        # come.
+        if (
+            (waiting >= queue.high_messages or queue.size >= queue.high_bytes)
+            and not (waiting == 1 and self.inbox.receiving and not protocol.decoder.pending)
+            and not self._discarding
+        ):
+            self._pause()
         return waiting > 1
 
     @property
@@ -190,9 +185,9 @@ class Intake:
 
     def _decode(self, data: BytesLike) -> list[Event]:
         """Decode as much as the inbox has room for, and one message in any case."""
-        inbox = self.inbox
-        max_bytes = inbox.high_bytes - inbox.size
-        max_messages = inbox.high_messages - len(inbox.messages)
+        queue = self._queue
+        max_bytes = queue.high_bytes - queue.size
+        max_messages = queue.high_messages - len(queue)
         return self._protocol.receive_data(
             data, max_bytes if max_bytes > 0 else 1, max_messages if max_messages > 0 else 1
         )
@@ -201,7 +196,7 @@ class Intake:
         """Do all that events ask for, and those that can be decoded without another chunk."""
         decoder = self._protocol.decoder
         self._take(events)
-        while decoder.pending and (self._discarding or not self.inbox.full):
+        while decoder.pending and (self._discarding or not self._queue.full):
             self._take(self._decode(b""))
         if self._protocol.held_failure is not None:
             self._take_failure()
@@ -225,7 +220,7 @@ class Intake:
                     owner.take_pong(event)
         if self._skipped:
             self._skipped = False
-            if self.streaming and not self.inbox:
+            if self.streaming and not self._queue:
                 # Another recv_streaming() has waited for the message behind it. Some of that may
                 # have been decoded already.
                 protocol.decoder.fragments = True
@@ -245,7 +240,7 @@ class Intake:
             self._skipped = message.fin
             self._skipping = not message.fin
             self._detour = self._skipping or self._discarding or self._ending
-        elif self._discarding and (self._dropping or self.inbox.full):
+        elif self._discarding and (self._dropping or self._queue.full):
             # We have given up, and nobody has made room for what the peer sent before its Close: it
             # is dropped, and all after it, or else that Close would not be reached.
             self._dropping = True
@@ -263,8 +258,7 @@ class Intake:
 
     def _take_failure(self) -> None:
         self._detour = True
-        inbox = self.inbox
-        answering = self._given and (inbox.messages or not inbox.receiving)
+        answering = self._given and (self._queue or not self.inbox.receiving)
         assert self._owner is not None
         self._owner.take_failure(answering=bool(answering))
 
@@ -296,16 +290,15 @@ class Intake:
 
     def pop(self) -> Data | Fragment:
         """Take the oldest message out of the inbox, and read on if there is room again."""
-        message = self.inbox.pop()
-        if self._paused:
+        message = self._queue.popleft()
+        if self._queue.paused:
             self._read_on()
         return message
 
     def _pause(self) -> None:
-        if self._paused:
+        if self._queue.paused:
             return
-        self._paused = True
-        self._hold()
+        self._queue.paused = True
         self.stalls.begin()
         self._keepalive.pause()
         self._transport.pause_reading()
@@ -316,19 +309,16 @@ class Intake:
         """Read on if there is room again."""
         if self._patience is not None:
             self._patience.begin_anew()
-        inbox = self.inbox
-        if inbox.low:
+        queue = self._queue
+        if queue.low or queue.starved:
+            queue.starved = False
             # What was read before comes first; if that fills the inbox, reading stays paused.
             self.feed(b"")
-            if self._paused and not inbox.full:
-                self._paused = False
-                self._hold()
+            if queue.paused and not queue.full:
+                queue.paused = False
                 self.stalls.end()
                 self._keepalive.resume()
                 self._transport.resume_reading()
-
-    def _hold(self) -> None:
-        self.inbox.hold(streaming=self.streaming, paused=self._paused)
 
     # Fragments.
 
@@ -350,13 +340,13 @@ class Intake:
         self.check_not_streaming()
         self.inbox.check_not_receiving()
         self.streaming = True
-        self._hold()
+        self.inbox.hold(streaming=True)
         if self._parts is not None:
             parts, self._parts = self._parts, None
             self._detour = self._discarding or self._ending
             for data in reversed(parts.all()):
-                self.inbox.put_back(Fragment(data, fin=False))
-        if not self.inbox:
+                self._queue.appendleft(Fragment(data, fin=False))
+        if not self._queue:
             self._protocol.decoder.fragments = True
             self.feed(b"")
 
@@ -366,15 +356,15 @@ class Intake:
         Where nothing of it was given, the next recv() gets it whole instead.
         """
         self.streaming = False
-        self._hold()
-        inbox = self.inbox
+        self.inbox.hold(streaming=False)
+        queue = self._queue
         if complete:
             return
         if not begun:
             self._keep()
             return
-        while inbox:
-            message = inbox.head
+        while queue:
+            message = queue.head
             self.pop()
             if type(message) is not Fragment or message.fin:
                 return
@@ -382,25 +372,25 @@ class Intake:
 
     def _keep(self) -> None:
         """Keep a message for the next recv(), in whatever pieces it has come and still comes."""
-        inbox = self.inbox
-        if not inbox:
+        queue = self._queue
+        if not queue:
             # Nothing of it has come. What is still skipped of the message before is told from it by
             # being fragments.
             self._protocol.decoder.fragments = self._skipping
             return
         parts = _Parts()
         complete = True
-        while inbox and type(inbox.head) is Fragment:
-            fragment = inbox.head
-            inbox.pop()
+        while queue and type(queue.head) is Fragment:
+            fragment = queue.head
+            queue.popleft()
             parts.add(fragment.data)
             complete = fragment.fin
             if complete:
-                inbox.put_back(parts.join())
+                queue.appendleft(parts.join())
         if not complete and not self._dropping:  # of what was dropped, no part is worth anything
             self._parts = parts
             self._detour = True
-        if self._paused:
+        if queue.paused:
             self._read_on()
 
     # Giving up: the peer's Close comes after all that it has sent.
@@ -411,7 +401,7 @@ class Intake:
 
         It is 0 if the application has not been seen to receive.
         """
-        taken = self._protocol.decoder.message_count > len(self.inbox.messages)
+        taken = self._protocol.decoder.message_count > len(self._queue)
         return PATIENCE if taken or self.streaming or self.inbox.receiving else 0
 
     def be_patient(self, seconds: float) -> None:
@@ -422,8 +412,8 @@ class Intake:
         if self._patience is not None:
             self._patience.shorten(seconds)
             return
-        self._patience = Patience(self.inbox, seconds)
-        if self._paused:
+        self._patience = Patience(self._queue, seconds)
+        if self._queue.paused:
             self._wait_for_room(self._patience)
 
     def _wait_for_room(self, patience: Patience) -> None:
@@ -434,15 +424,14 @@ class Intake:
             self._task_group.start_soon(self._discard_in_time, patience, name="anyws close")
 
     async def _discard_in_time(self, patience: Patience) -> None:
-        if await patience.wait(lambda: self._paused, self.settled):
+        if await patience.wait(lambda: self._queue.paused, self.settled):
             self.discard()
 
     def discard(self) -> None:
         """Read on without regard to room from now on. Never waits."""
         self._discarding = self._detour = True
-        if self._paused:
-            self._paused = False
-            self._hold()
+        if self._queue.paused:
+            self._queue.paused = self._queue.starved = False
             self.stalls.end()
             self.feed(b"")
             self._transport.resume_reading()

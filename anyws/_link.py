@@ -126,7 +126,9 @@ class Link:
         protocol.holds_failure = True
         self.ending: Ending = Ending(protocol, self.intake.settled)
         """How it ends, as far as it has."""
-        self.outbox: Outbox = Outbox(transport, protocol, inbox, options.write_marks, self.ending)
+        self.outbox: Outbox = Outbox(
+            transport, protocol, inbox.fairness, options.write_marks, self.ending
+        )
         # What the application lifts for itself it does not lift for its peers.
         limited = self.outbox.high < math.inf
         self._pong_limit = self.outbox.high if limited else _PONG_LIMIT
@@ -169,12 +171,12 @@ class Link:
 
         Cancellation: loses nothing.
         """
-        inbox = self.inbox
-        if not inbox.messages:
+        queue = self.inbox.queue
+        if not queue:
             self.release_failure()  # it has answered all that came before
-        if not await inbox.ready():
+        if not await self.inbox.ready():
             raise self.ending.error()
-        return inbox.messages[0]
+        return queue.head
 
     def take_failure(self, *, answering: bool) -> None:
         """Fail the connection, after what the application still answers to earlier messages."""

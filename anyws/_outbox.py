@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 from anyio import Event, get_current_task
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from ._inbox import MAX_CALLS_WITHOUT_YIELD
 from ._stalls import Stalls
 from ._types import OPEN
 from .exceptions import ConcurrencyError
 
 if TYPE_CHECKING:
     from ._ending import Ending
-    from ._inbox import Inbox
+    from ._fairness import Fairness
     from ._transports import Transport
     from .sansio._protocol import Protocol
 
@@ -36,15 +35,15 @@ class Outbox:
     Args:
         transport: has the bytes that are not sent yet.
         protocol: says whether the connection is open.
-        inbox: counts the calls that have not yielded, of those that receive too.
+        fairness: counts the calls that have not yielded, of those that receive too.
         write_marks: unsent bytes above which a message has to wait, and down to which it does.
         ending: raises how the connection ended.
     """
 
     __slots__ = (
         "_ending",
+        "_fairness",
         "_fragmenter",
-        "_inbox",
         "_line",
         "_low",
         "_protocol",
@@ -59,13 +58,13 @@ class Outbox:
         self,
         transport: Transport,
         protocol: Protocol,
-        inbox: Inbox,
+        fairness: Fairness,
         write_marks: tuple[int | None, int | None],
         ending: Ending,
     ) -> None:
         self._transport = transport
         self._protocol = protocol
-        self._inbox = inbox
+        self._fairness = fairness
         self._ending = ending
         high, low = write_marks
         self.high: float = math.inf if high is None else high
@@ -111,7 +110,7 @@ class Outbox:
 
         Cancellation: nothing was sent.
         """
-        if not self._inbox.calls_left:
+        if not self._fairness.may_send:
             await checkpoint_if_cancelled()
         if self.must_wait:
             if (
@@ -192,21 +191,19 @@ class Outbox:
 
         Cancellation: the message has gone.
         """
-        inbox = self._inbox
         if self._transport.write_buffer_size > self.high:
             await self.drain()
-        elif inbox.calls_left and (size < LARGE_SIZE or self._protocol.extension is None):
-            inbox.calls_left -= 1
+        elif self._fairness.sends_left and (size < LARGE_SIZE or self._protocol.extension is None):
+            self._fairness.sends_left -= 1
         else:
             await self.yield_behind()
 
     async def yield_if_due(self) -> None:
         """Let other tasks run if they have not for a while."""
-        inbox = self._inbox
-        if inbox.calls_left:
-            inbox.calls_left -= 1
+        if self._fairness.may_send:
+            self._fairness.sends_left -= 1
         else:
-            inbox.calls_left = MAX_CALLS_WITHOUT_YIELD
+            self._fairness.renew()
             await checkpoint()
 
     async def yield_behind(self) -> None:
@@ -214,5 +211,5 @@ class Outbox:
 
         Cancellation: the message has gone.
         """
-        self._inbox.calls_left = MAX_CALLS_WITHOUT_YIELD
+        self._fairness.renew()
         await checkpoint()

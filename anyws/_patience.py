@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from anyio import move_on_after
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sized
+    from collections.abc import Callable
 
     from ._parking import Latch
+    from .sansio._pyqueue import MessageQueue
 
 PATIENCE = 1.0
 """Seconds in which the application has to take a message out of a full inbox once we have begun to
@@ -26,17 +27,17 @@ class Patience:
     """Tells when nobody makes room in a full inbox any more.
 
     Args:
-        inbox: the inbox.
+        queue: the messages in it.
         seconds: how long nothing may be taken out of it.
     """
 
-    __slots__ = ("_count", "_inbox", "_looks", "_seconds", "waiting")
+    __slots__ = ("_looks", "_queue", "_seconds", "_taken", "waiting")
 
-    def __init__(self, inbox: Sized, seconds: float) -> None:
-        self._inbox = inbox
+    def __init__(self, queue: MessageQueue, seconds: float) -> None:
+        self._queue = queue
         self._seconds = seconds
-        # How many messages it had at the last look, and how many looks have found the same.
-        self._count = -1
+        # How many had been taken out at the last look, and how many looks have found the same.
+        self._taken = -1
         self._looks = 0
         self.waiting: bool = False
         """Whether `wait()` was called; who calls it says so."""
@@ -47,7 +48,7 @@ class Patience:
 
     def begin_anew(self) -> None:
         """Take that something was taken out, or that the inbox has become full only now."""
-        self._count = -1
+        self._taken = -1
 
     async def wait(self, is_full: Callable[[], bool], over: Latch) -> bool:
         """Wait until it has been full for that time, and nothing was taken out of it.
@@ -62,9 +63,9 @@ class Patience:
         Cancellation: it is not seen; one of the two ends it, as the watchdog does in the end.
         """
         while not over.is_set():
-            count = len(self._inbox)
-            if count != self._count or not is_full():
-                self._count = count
+            taken = self._queue.taken
+            if taken != self._taken or not is_full():
+                self._taken = taken
                 self._looks = 0
             elif self._looks == _LOOKS:
                 return True

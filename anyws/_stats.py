@@ -2,7 +2,7 @@
 
 Owns what the numbers are called and how those of many connections become one; who counts them is
 said there: `sansio` the messages and control frames, `_transports` what leaves, `_intake`
-and `_outbox` what comes and how long either stood still, `_inbox` the peaks.
+and `_outbox` what comes and how long either stood still, the decoder's queue the peaks.
 """
 
 from collections.abc import Iterable, Mapping
@@ -107,7 +107,7 @@ def _take_numbers(link: Link) -> _Numbers:
     protocol = link.protocol
     decoder = protocol.decoder
     transport = link.transport
-    inbox = link.inbox
+    queue = link.inbox.queue
     return (
         decoder.message_count,
         protocol.messages_sent,
@@ -121,8 +121,8 @@ def _take_numbers(link: Link) -> _Numbers:
         protocol.pongs_sent,
         link.intake.stalls.longest,
         link.outbox.stalls.longest,
-        inbox.peak_messages,
-        inbox.peak_size,
+        queue.peak_count,
+        queue.peak_size,
         max(transport.peak_buffer_size, transport.write_buffer_size),
     )
 

@@ -7,12 +7,15 @@ and 8.1.
 
 import sys
 from codecs import utf_8_decode
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Self
 
 from .._types import (
     MAX_CONTROL_SIZE,
     BytesLike,
     Close,
     CloseCode,
+    Data,
     Event,
     Failure,
     Fragment,
@@ -24,6 +27,7 @@ from .._types import (
 from ..exceptions import PayloadTooBig, ProtocolError
 from ._extensions import Extension
 from ._pyencoder import apply_mask, encode_frame, mask_slice
+from ._pyqueue import MessageQueue
 
 __all__ = ["Decoder", "apply_mask", "encode_frame"]
 
@@ -52,6 +56,23 @@ class _Failed(Exception):
 def _invalid_text(where: str = "text") -> _Failed:
     # No more details: Python's depend on where the stream happened to be cut.
     return _Failed(f"invalid UTF-8 in {where}", CloseCode.INVALID_DATA)
+
+
+class _Messages:
+    """The messages of a connection, one after the other."""
+
+    def __init__(
+        self, decoder: "Decoder", otherwise: Callable[[], Coroutine[Any, Any, Data]]
+    ) -> None:
+        self._decoder = decoder
+        self._otherwise = otherwise
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Data:
+        message = self._decoder.take()
+        return await self._otherwise() if message is None else message
 
 
 class Decoder:
@@ -92,6 +113,7 @@ class Decoder:
         "payload_size",
         "pending",
         "plain_size",
+        "queue",
     )
 
     def __init__(
@@ -121,6 +143,8 @@ class Decoder:
         """Messages that were complete, in all, those given as fragments included."""
         self.payload_size: int = 0
         """Bytes of their payloads, inflated."""
+        self.queue: MessageQueue = MessageQueue()
+        """What `take()` takes from; who feeds the decoder puts there what that has given."""
         self._finished = False
         # What has come and is not decoded yet.
         self._data = b""
@@ -181,6 +205,63 @@ class Decoder:
             self._data = self._data[self._position :]
             self._position = 0
         return events
+
+    def take(self) -> Data | None:
+        """Take the oldest message out of the queue if that is all that there is to do.
+
+        While reading is paused, the one that brings the queue to its low marks is given as long as
+        short messages are next in what an earlier `feed()` left over, and fill the queue again.
+
+        Returns:
+            None where there is no message, none may be taken now, or more is to be done first.
+        """
+        queue = self.queue
+        messages = queue.messages
+        if not messages or queue.held or not queue.calls_left:
+            return None
+        if queue.paused:
+            near = queue.starved or len(messages) - 1 <= queue.low_messages
+            if near and not self._replenish():
+                return None
+        queue.calls_left -= 1
+        message = messages.popleft()
+        queue.size -= len(message)  # type: ignore[arg-type]  # no fragment: held where there are any
+        return message  # type: ignore[return-value]  # likewise
+
+    def iterate(self, otherwise: Callable[[], Coroutine[Any, Any, Data]]) -> AsyncIterator[Data]:
+        """Give an asynchronous iterator over the messages that `take()` gives.
+
+        Args:
+            otherwise: waits for the next one where that gives none.
+        """
+        return _Messages(self, otherwise)
+
+    def _replenish(self) -> bool:
+        """Say whether to take the oldest message out is all that there is to do, while paused."""
+        queue = self.queue
+        if queue.starved:
+            return False
+        leaving = len(queue.messages[0])  # type: ignore[arg-type]  # no fragment, as in take()
+        left = len(queue) - 1
+        size_left = queue.size - leaving
+        if left > queue.low_messages or size_left > queue.low_bytes:
+            return True
+        if not self.pending or not queue.replenishes:
+            return False
+        if self._opcode or self._in_frame or self.fragments:
+            return False
+        places = queue.high_messages - left
+        room = queue.high_bytes - size_left
+        given: list[Event] = []
+        size = self._decode_short(given, room, places) if places > 0 and room > 0 else 0
+        queue.add(given, size)  # type: ignore[arg-type]  # messages alone
+        queue.note_peaks(1, leaving)
+        self.pending = self._position < len(self._data)
+        if not self.pending:
+            self._data = b""
+            self._position = 0
+        queue.starved = len(given) < places and size < room
+        return not queue.starved
 
     def _decode(self, events: list[Event], max_bytes: int | None, max_messages: int | None) -> None:
         end = len(self._data)

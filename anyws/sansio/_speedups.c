@@ -44,6 +44,8 @@ typedef struct {
     PyObject *protocol_error;
     PyObject *decode;   /* "decode" */
     PyObject *fin;      /* ("fin",) */
+    PyObject *queue;    /* the types that have no name in the module */
+    PyObject *messages;
 } State;
 
 static struct PyModuleDef module_def;
@@ -336,11 +338,14 @@ utf8_take(Utf8 *utf8, const unsigned char *data, Py_ssize_t size)
     return 1;
 }
 
+#include "_queue.h"
+
 /* The decoder. */
 
 typedef struct {
     PyObject_HEAD
     State *state;
+    Queue *queue; /* what was decoded, where its owner puts it there, or take() did */
     char masked;
     char fragments;
     char pending;
@@ -1067,6 +1072,249 @@ keep_rest(Decoder *self)
     return 0;
 }
 
+/* Taking messages out of the queue. */
+
+/* The size of the payload of the frame that comes next, where it is a message of up to 125 bytes in
+ * one frame that is here whole; else -1. */
+static Py_ssize_t
+short_payload_size(const Decoder *self)
+{
+    const unsigned char *data = self->bytes + self->position;
+    Py_ssize_t available = self->size - self->position;
+    if (available < 2 || (data[0] != (0x80 | OP_TEXT) && data[0] != (0x80 | OP_BINARY))) {
+        return -1;
+    }
+    Py_ssize_t size = data[1] - (self->masked ? 128 : 0);
+    int here = size >= 0 && size <= 125 && available - 2 - (self->masked ? 4 : 0) >= size;
+    if (!here || (self->max_size != NO_LIMIT && size > self->max_size)
+        || (self->max_fragment_size != NO_LIMIT && size > self->max_fragment_size)) {
+        return -1;
+    }
+    return size;
+}
+
+/* Decodes such messages into the queue, until it is full but for the one that leaves next. */
+static int
+decode_short(Decoder *self, Py_ssize_t leaving_size)
+{
+    Queue *queue = self->queue;
+    Py_ssize_t size;
+    while (!is_full(queue->count - 1, queue->size - leaving_size, queue)
+           && (size = short_payload_size(self)) >= 0) {
+        const unsigned char *data = self->bytes + self->position;
+        const unsigned char *key = self->masked ? data + 2 : NULL;
+        Py_ssize_t start = self->masked ? 6 : 2;
+        self->opcode = data[0] & 0x0F;
+        PyObject *message = make_message(self, data + start, size, key);
+        if (message == NULL) {
+            self->opcode = 0;
+            return PyErr_Occurred() ? -1 : 0; /* no UTF-8: feed() finds that too */
+        }
+        if (make_room(queue, 1) < 0) {
+            self->opcode = 0;
+            Py_DECREF(message);
+            return -1;
+        }
+        self->message_size = size;
+        end_message(self);
+        self->position += start + size;
+        add(queue, message);
+        queue->size += data_length(message);
+        Py_DECREF(message);
+    }
+    return 0;
+}
+
+/* Says whether to take the oldest out is all that there is to do while reading is paused: 1, or 0,
+ * or -1 for an error. */
+static int
+replenish(Decoder *self)
+{
+    Queue *queue = self->queue;
+    if (queue->starved) {
+        return 0;
+    }
+    Py_ssize_t leaving_size = measure(first_of(queue));
+    if (leaving_size < 0) {
+        return -1;
+    }
+    if (!is_low(queue->count - 1, queue->size - leaving_size, queue)) {
+        return 1;
+    }
+    if (!self->pending || !queue->replenishes || self->opcode || self->in_frame
+        || self->fragments) {
+        return 0;
+    }
+    int decoded = decode_short(self, leaving_size);
+    note_peaks(queue, 1, leaving_size);
+    self->pending = self->position < self->size;
+    if (keep_rest(self) < 0 || decoded < 0) {
+        return -1;
+    }
+    queue->starved = !is_full(queue->count - 1, queue->size - leaving_size, queue);
+    return !queue->starved;
+}
+
+/* NULL without an error: there is none that could be simply taken. */
+static PyObject *
+take(Decoder *self)
+{
+    Queue *queue = self->queue;
+    if (queue->count == 0 || queue->held || queue->calls_left <= 0
+        || (queue->paused && replenish(self) <= 0)) {
+        return NULL;
+    }
+    Py_ssize_t size = measure(first_of(queue));
+    if (size < 0) {
+        return NULL;
+    }
+    queue->calls_left--;
+    return take_first(queue, size);
+}
+
+PyDoc_STRVAR(take_doc,
+"take($self, /)\n--\n\n"
+"Take the oldest message out of the queue if that is all that there is to do, or give None.");
+
+static PyObject *
+Decoder_take(Decoder *self, PyObject *Py_UNUSED(unused))
+{
+    PyObject *message = take(self);
+    return message == NULL && !PyErr_Occurred() ? Py_NewRef(Py_None) : message;
+}
+
+/* The iterator over the messages. It is the awaitable of the next one, too, where that is here. */
+
+typedef struct {
+    PyObject_HEAD
+    Decoder *decoder;
+    PyObject *otherwise; /* gives a coroutine that waits for it */
+} Messages;
+
+PyDoc_STRVAR(iterate_doc,
+"iterate($self, otherwise, /)\n--\n\n"
+"Give an asynchronous iterator over the messages that take() gives.");
+
+static PyObject *
+Decoder_iterate(Decoder *self, PyObject *otherwise)
+{
+    PyTypeObject *type = (PyTypeObject *)self->state->messages;
+    Messages *messages = (Messages *)type->tp_alloc(type, 0);
+    if (messages != NULL) {
+        messages->decoder = (Decoder *)Py_NewRef(self);
+        messages->otherwise = Py_NewRef(otherwise);
+    }
+    return (PyObject *)messages;
+}
+
+/* Whether take() gives a message, as far as can be seen without decoding. */
+static int
+gives(const Decoder *self)
+{
+    const Queue *queue = self->queue;
+    return queue->count > 0 && !queue->held && queue->calls_left > 0
+           && !(queue->paused && (queue->starved || queue->count - 1 <= queue->low_messages));
+}
+
+static PyObject *
+Messages_aiter(PyObject *self)
+{
+    return Py_NewRef(self);
+}
+
+static PyObject *
+Messages_anext(Messages *self)
+{
+    return gives(self->decoder) ? Py_NewRef(self) : PyObject_CallNoArgs(self->otherwise);
+}
+
+/* It is asked again: another task may have taken the message between the two. */
+static PyObject *
+Messages_await(Messages *self)
+{
+    if (gives(self->decoder)) {
+        return Py_NewRef(self);
+    }
+    PyObject *coroutine = PyObject_CallNoArgs(self->otherwise);
+    if (coroutine == NULL) {
+        return NULL;
+    }
+    PyObject *iterator = PyObject_CallMethod(coroutine, "__await__", NULL);
+    Py_DECREF(coroutine);
+    return iterator;
+}
+
+static PySendResult
+Messages_send(Messages *self, PyObject *Py_UNUSED(value), PyObject **message)
+{
+    *message = take(self->decoder);
+    if (*message == NULL && !PyErr_Occurred()) {
+        PyErr_SetString(PyExc_RuntimeError, "the message was taken before it was awaited");
+    }
+    return *message == NULL ? PYGEN_ERROR : PYGEN_RETURN;
+}
+
+/* As Messages_send(), for who asks so: under a debugger it is the interpreter itself. */
+static PyObject *
+Messages_next(Messages *self)
+{
+    PyObject *message;
+    if (Messages_send(self, Py_None, &message) == PYGEN_RETURN) {
+        PyErr_SetObject(PyExc_StopIteration, message); /* a str or bytes, which stay as they are */
+        Py_DECREF(message);
+    }
+    return NULL;
+}
+
+static int
+Messages_traverse(Messages *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->otherwise);
+    return 0;
+}
+
+static int
+Messages_clear(Messages *self)
+{
+    Py_CLEAR(self->otherwise);
+    return 0;
+}
+
+static void
+Messages_dealloc(Messages *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    Messages_clear(self);
+    Py_CLEAR(self->decoder);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+static PyType_Slot Messages_slots[] = {
+    {Py_tp_doc, (void *)"The messages of a connection, one after the other."},
+    {Py_tp_dealloc, (void *)Messages_dealloc},
+    {Py_tp_traverse, (void *)Messages_traverse},
+    {Py_tp_clear, (void *)Messages_clear},
+    {Py_am_aiter, (void *)Messages_aiter},
+    {Py_am_anext, (void *)Messages_anext},
+    {Py_am_await, (void *)Messages_await},
+    {Py_am_send, (void *)Messages_send},
+    {Py_tp_iter, (void *)Messages_aiter},
+    {Py_tp_iternext, (void *)Messages_next},
+    {0, NULL},
+};
+
+static PyType_Spec Messages_spec = {
+    .name = "anyws.sansio._speedups.Messages",
+    .basicsize = sizeof(Messages),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = Messages_slots,
+};
+
+/* Feeding. */
+
 static int
 parse_limit(PyObject *object, Py_ssize_t *limit)
 {
@@ -1193,7 +1441,8 @@ Decoder_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->masked = (char)masked;
     self->fragments = (char)fragments;
     self->inflate = inflate == Py_None ? NULL : Py_NewRef(inflate);
-    if (parse_limit(max_size, &self->max_size) < 0
+    self->queue = new_queue((PyTypeObject *)self->state->queue);
+    if (self->queue == NULL || parse_limit(max_size, &self->max_size) < 0
         || parse_limit(max_fragment_size, &self->max_fragment_size) < 0) {
         Py_DECREF(self);
         return NULL;
@@ -1224,16 +1473,20 @@ Decoder_dealloc(Decoder *self)
     Decoder_clear(self);
     Py_CLEAR(self->data);
     Py_CLEAR(self->message);
+    Py_CLEAR(self->queue);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
 }
 
 static PyMethodDef Decoder_methods[] = {
     {"feed", (PyCFunction)(void (*)(void))Decoder_feed, METH_FASTCALL | METH_KEYWORDS, feed_doc},
+    {"take", (PyCFunction)Decoder_take, METH_NOARGS, take_doc},
+    {"iterate", (PyCFunction)Decoder_iterate, METH_O, iterate_doc},
     {NULL, NULL, 0, NULL},
 };
 
 static PyMemberDef Decoder_members[] = {
+    {"queue", T_OBJECT_EX, offsetof(Decoder, queue), READONLY, "What take() takes from."},
     {"fragments", T_BOOL, offsetof(Decoder, fragments), 0,
      "Give the message in progress, or else the next, as Fragment events."},
     {"pending", T_BOOL, offsetof(Decoder, pending), 0,
@@ -1297,7 +1550,10 @@ import_names(State *state)
 static int
 module_exec(PyObject *module)
 {
-    if (import_names(PyModule_GetState(module)) < 0) {
+    State *state = PyModule_GetState(module);
+    if (import_names(state) < 0
+        || (state->queue = PyType_FromModuleAndSpec(module, &Queue_spec, NULL)) == NULL
+        || (state->messages = PyType_FromModuleAndSpec(module, &Messages_spec, NULL)) == NULL) {
         return -1;
     }
     PyObject *type = PyType_FromModuleAndSpec(module, &Decoder_spec, NULL);
@@ -1321,6 +1577,8 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->no_status_rcvd);
     Py_VISIT(state->payload_too_big);
     Py_VISIT(state->protocol_error);
+    Py_VISIT(state->queue);
+    Py_VISIT(state->messages);
     return 0;
 }
 
@@ -1338,6 +1596,8 @@ module_clear(PyObject *module)
     Py_CLEAR(state->protocol_error);
     Py_CLEAR(state->decode);
     Py_CLEAR(state->fin);
+    Py_CLEAR(state->queue);
+    Py_CLEAR(state->messages);
     return 0;
 }
 

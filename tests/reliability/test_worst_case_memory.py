@@ -59,7 +59,7 @@ def at_its_worst(ws: Connection) -> bool:
     """Say whether all has come that is to come, and nothing more leaves."""
     link = ws._link
     received = READ_LIMIT - 1 - 3 + MAX_SIZE - 3
-    return link.inbox.size == received and link.transport.write_buffer_size > WRITE_LIMIT
+    return link.inbox.queue.size == received and link.transport.write_buffer_size > WRITE_LIMIT
 
 
 async def test_connection_takes_no_more_than_the_formula_says() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import subprocess
@@ -126,6 +127,81 @@ def test_events_are_equal_for_random_streams_cut_at_random(masked: bool, deflate
         assert run(compiled, stream, seed, masked=masked, deflate=deflate) == expected, seed
 
 
+def receive(module: Any, stream: bytes, seed: int, *, masked: bool) -> list[object]:
+    """Be an application that receives a stream in pieces, with a queue; give all that is seen.
+
+    What is simply taken is; else what its owner does is done here.
+    """
+    choose = random.Random(seed)
+    decoder = module.Decoder(masked=masked, max_size=choose.choice([None, 50]))
+    queue = decoder.queue
+    queue.low_messages = choose.randrange(5)
+    queue.high_messages = max(1, queue.low_messages + choose.randrange(10))
+    queue.low_bytes = choose.choice([0, 10, 100])
+    queue.high_bytes = max(1, queue.low_bytes + choose.choice([0, 5, 100]))
+    queue.replenishes = choose.random() < 0.9
+    seen: list[object] = []
+
+    def feed(chunk: bytes) -> None:
+        room = max(1, queue.high_bytes - queue.size)
+        places = max(1, queue.high_messages - len(queue))
+        events = decoder.feed(chunk, room, places)
+        if decoder.plain_size >= 0:
+            queue.extend(events, decoder.plain_size)
+        else:
+            for event in events:
+                if isinstance(event, str | bytes):
+                    queue.append(event)
+                else:
+                    seen.append(event)
+        if queue.full:
+            queue.paused = True
+
+    def look() -> tuple[object, ...]:
+        return (
+            (len(queue), queue.size, queue.full, queue.low, queue.paused, queue.starved),
+            (queue.calls_left, queue.taken, queue.peak_count, queue.peak_size),
+            (decoder.pending, decoder.message_count, decoder.payload_size),
+        )
+
+    position = 0
+    while position < len(stream) or queue:
+        if not queue.paused and position < len(stream):
+            step = choose.randrange(1, 200)
+            feed(stream[position : position + step])
+            position += step
+        queue.calls_left = choose.randrange(9)
+        for _ in range(choose.randrange(12)):
+            message = decoder.take()
+            if message is None and queue:
+                message = queue.popleft()
+                if queue.paused and (queue.low or queue.starved):
+                    queue.starved = False
+                    feed(b"")
+                    queue.paused = queue.full
+            seen.append((message, look()))
+    return seen
+
+
+@needs_compiler
+@pytest.mark.parametrize("masked", [False, True], ids=["client", "server"])
+def test_queues_are_equal_for_random_streams_and_marks(masked: bool) -> None:
+    replenished = 0
+    for seed in range(150):
+        choose = random.Random(seed)
+        key = KEY if masked else None
+        short = [
+            frame(choose.choice([TEXT, BINARY]), b"x" * choose.randrange(30), mask=key)
+            for _ in range(choose.randrange(60))
+        ]
+        mixed = random_stream(choose, masked=masked, deflate=None)
+        stream = b"".join([*short, mixed, *reversed(short)])
+        expected = receive(_pycodec, stream, seed, masked=masked)
+        assert receive(compiled, stream, seed, masked=masked) == expected, seed
+        replenished += len(expected)
+    assert replenished > 5000
+
+
 @both_codecs
 def test_chunk_may_have_gaps(codec: Any) -> None:
     decoder = codec.Decoder(masked=False, max_size=None)
@@ -238,14 +314,17 @@ def test_no_memory_is_lost() -> None:
         for seed in range(10):
             stream = random_stream(random.Random(seed), masked=True, deflate=Deflate(()))
             run(compiled, stream, seed, masked=True, deflate=True)
+            receive(compiled, frame(TEXT, b"short", mask=KEY) * 50 + stream, seed, masked=True)
 
     work()
     tracemalloc.start()
     try:
         work()
+        gc.collect()
         before = tracemalloc.get_traced_memory()[0]
         for _ in range(3):
             work()
+        gc.collect()
         assert tracemalloc.get_traced_memory()[0] - before < 20_000
     finally:
         tracemalloc.stop()
