@@ -129,6 +129,7 @@ class Link:
         self.outbox: Outbox = Outbox(
             transport, protocol, inbox.fairness, options.write_marks, self.ending
         )
+        transport.gather_below(self.outbox.high)
         # What the application lifts for itself it does not lift for its peers.
         limited = self.outbox.high < math.inf
         self._pong_limit = self.outbox.high if limited else _PONG_LIMIT

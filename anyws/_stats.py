@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, fields
 
 from ._link import Link
+from ._outbox import SHORT_HEADER_SIZE
 
 __all__ = ["ServerStats", "Stats"]
 
@@ -108,11 +109,12 @@ def _take_numbers(link: Link) -> _Numbers:
     decoder = protocol.decoder
     transport = link.transport
     queue = link.inbox.queue
+    gathered, gathered_size = transport.count_gathered()
     return (
         decoder.message_count,
-        protocol.messages_sent,
+        protocol.messages_sent + gathered,
         decoder.payload_size,
-        protocol.payload_size_sent,
+        protocol.payload_size_sent + gathered_size - SHORT_HEADER_SIZE * gathered,
         link.intake.received_size,
         transport.plain_sent_size,
         protocol.pings_received,

@@ -188,6 +188,132 @@ async def test_many_bytes_leave_before_the_turn_ends() -> None:
         assert transport.write_buffer_size == 0
 
 
+# What is gathered.
+
+
+def begin_to_gather(transport: Transport, limit: float = 65536) -> None:
+    """Write twice, so that what follows is gathered if it may be."""
+    transport.gather_below(limit)
+    transport.write(b"1")
+    transport.write(b"2")
+
+
+async def test_what_is_gathered_leaves_with_what_was_written_around_it() -> None:
+    async with counted() as (transport, raw, far), running(transport):
+        begin_to_gather(transport)
+        assert transport.gathering
+        transport.gathered += [b"34", b"5"]
+        assert transport.write_buffer_size == 1
+        transport.write(b"6")
+        assert transport.write_buffer_size == 5
+        transport.gathered.append(b"7")
+        await settle()
+        assert raw.sent == [1, 6]
+        assert receive_all(far) == b"1234567"
+        assert not transport.gathering
+        assert transport.peak_buffer_size == 6
+        assert transport.sent_size == 7
+        assert transport.count_gathered() == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("write", "expected"),
+    [
+        (lambda transport: transport.write_pair(b"he", b"ad"), b"1234head"),
+        (lambda transport: transport.write_latest(b"latest"), b"1234latest"),
+        (lambda transport: transport.write_eof(), b"1234"),
+        (lambda transport: transport.count_gathered(), b"1234"),
+    ],
+    ids=["write_pair", "write_latest", "write_eof", "count_gathered"],
+)
+async def test_nothing_overtakes_what_is_gathered(
+    write: Callable[[Transport], object], expected: bytes
+) -> None:
+    async with counted() as (transport, _, far), running(transport):
+        begin_to_gather(transport)
+        transport.gathered += [b"3", b"4"]
+        write(transport)
+        assert transport.count_gathered() == (2, 2)
+        assert transport.write_buffer_size == len(expected) - 1
+        await settle()
+        assert far.recv(FLOOD) == expected
+
+
+async def test_drain_sends_what_is_gathered() -> None:
+    async with counted() as (transport, raw, far), running(transport):
+        begin_to_gather(transport)
+        transport.gathered.append(b"3")
+        assert await transport.drain(0)
+        assert raw.sent == [1, 2]
+        assert receive_all(far) == b"123"
+
+
+async def test_what_is_gathered_is_dropped_by_abort_and_counts() -> None:
+    async with counted() as (transport, raw, _), running(transport):
+        begin_to_gather(transport)
+        transport.gathered.append(b"345")
+        transport.abort()
+        assert not transport.gathering
+        assert transport.count_gathered() == (1, 3)
+        await settle()
+        assert raw.sent == [1]
+
+
+async def test_nothing_is_gathered_where_somebody_waits_for_fewer_bytes() -> None:
+    async with counted() as (transport, _, _), running(transport):
+        begin_to_gather(transport, 65535)
+        assert not transport.gathering
+
+
+async def test_nothing_is_gathered_before_there_is_a_burst() -> None:
+    async with counted() as (transport, _, _), running(transport):
+        transport.gather_below(65536)
+        assert not transport.gathering
+        transport.write(b"1")
+        assert not transport.gathering
+
+
+async def test_nothing_is_gathered_while_the_socket_takes_no_more() -> None:
+    async with counted() as (transport, _, far), running(transport):
+        transport.gather_below(65536)
+        await fill(transport)
+        transport.write(b"1")
+        transport.write(b"2")
+        assert not transport.gathering
+        assert transport.count_gathered() == (0, 0)
+        data = b""
+        while len(data) < FLOOD + 2:
+            data += receive_all(far)
+            await settle()  # the test's own time-out ends it
+        assert data == DATA + b"12"
+
+
+async def test_nothing_is_gathered_when_many_bytes_wait() -> None:
+    async with counted() as (transport, raw, far), running(transport):
+        begin_to_gather(transport)
+        transport.write(bytes(49151))
+        assert transport.gathering
+        transport.gathered.append(b"3")
+        transport.write(b"4")
+        assert not transport.gathering
+        assert transport.write_buffer_size == 49154
+        transport.write(b"5")
+        await settle()
+        assert raw.sent == [1, 49155]
+        assert receive_all(far)[-3:] == b"345"
+
+
+async def test_nothing_is_gathered_behind_a_large_write() -> None:
+    async with counted() as (transport, _, _), running(transport):
+        transport.gather_below(65536)
+        transport.write(b"1")
+        transport.write(bytes(49153))
+        assert not transport.gathering
+
+
+# Pairs.
+
+
 async def test_pair_leaves_at_once_in_one_call() -> None:
     async with counted() as (transport, raw, far), running(transport):
         transport.write_pair(b"head", b"body")

@@ -65,6 +65,14 @@ class Transport(ByteStream):
     peak_buffer_size: int
     """The most that `write_buffer_size` has been when something was about to leave."""
 
+    gathering: bool = False
+    """Whether who writes may simply append to `gathered`, instead, up to 127 bytes at a time and up
+    to 64 times in a row. All that is there leaves before the next `write`, and counts in
+    `write_buffer_size` from then on, or from when it is about to leave."""
+
+    gathered: list[bytes]
+    """Where it is `gathering`."""
+
     @property
     def plain_sent_size(self) -> int:
         """Bytes of what `write` took that have left, in all, without what encrypts them."""
@@ -89,6 +97,13 @@ class Transport(ByteStream):
         Small writes of one turn of the event loop may leave together, at its end. What comes after
         `write_eof()`, `abort()` or the loss of the stream is dropped.
         """
+
+    def gather_below(self, limit: float) -> None:
+        """Take that nobody waits before `limit` bytes are unsent: so some may be `gathered`."""
+
+    def count_gathered(self) -> tuple[int, int]:
+        """Say how many writes were gathered, in all, and their bytes."""
+        return 0, 0
 
     def write_pair(self, head: bytes, body: bytes) -> None:
         """Take a head and the long body that belongs to it, as `write` takes them joined."""

@@ -15,6 +15,9 @@ _Chunk = TypeVar("_Chunk", bound="bytes | memoryview")
 COALESCE_SIZE = 65536
 """What one call gets of many small writes at the most: more costs as much for each byte."""
 
+GATHERED_SIZE = 16384
+"""What may be gathered beyond what is counted, at the most."""
+
 
 def pop_coalesced(chunks: deque[_Chunk]) -> _Chunk | bytes:
     """Take the oldest chunk out, and those behind it that leave with it.

@@ -19,7 +19,7 @@ from anyio.abc import SocketAttribute
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._base import Transport
-from ._coalescing import COALESCE_SIZE, pop_coalesced
+from ._coalescing import COALESCE_SIZE, GATHERED_SIZE, pop_coalesced
 from ._draining import Draining
 
 if TYPE_CHECKING:
@@ -80,6 +80,9 @@ class SocketTransport(Transport):
         "_draining",
         "_eof_written",
         "_flush_due",
+        "_gathered_count",
+        "_gathered_size",
+        "_gathers",
         "_latest",
         "_paused",
         "_peer",
@@ -95,6 +98,8 @@ class SocketTransport(Transport):
         "_write_end_told",
         "_write_ended",
         "_write_error",
+        "gathered",
+        "gathering",
         "peak_buffer_size",
         "sent_size",
         "write_buffer_size",
@@ -124,6 +129,12 @@ class SocketTransport(Transport):
         self._turn = sys.maxsize  # until start()
         # Whether a write has only to be kept until then.
         self._corking = False
+        # Whether short writes may be gathered meanwhile, and how many have been, with their bytes.
+        self._gathers = False
+        self.gathering = False
+        self.gathered: list[bytes] = []
+        self._gathered_count = 0
+        self._gathered_size = 0
         self._flush_due = False
         self._blocked = False
         self._eof_written = False
@@ -289,10 +300,14 @@ class SocketTransport(Transport):
     def write(self, data: bytes) -> None:
         if self._corking:
             assert self._chunks is not None
+            if self.gathered:
+                self._take_gathered()
             self._chunks.append(data)
             self.write_buffer_size += len(data)
-            if self.write_buffer_size >= COALESCE_SIZE:
-                self._flush()
+            if self.write_buffer_size > COALESCE_SIZE - GATHERED_SIZE:
+                self.gathering = False
+                if self.write_buffer_size >= COALESCE_SIZE:
+                    self._flush()
             return
         if self._write_ended or self._eof_written:
             return
@@ -316,6 +331,31 @@ class SocketTransport(Transport):
             self._corking = self._flush_due
             if self.write_buffer_size >= COALESCE_SIZE:
                 self._flush()
+            elif self._corking and self._gathers:
+                self.gathering = self.write_buffer_size <= COALESCE_SIZE - GATHERED_SIZE
+
+    def gather_below(self, limit: float) -> None:
+        self._gathers = limit >= COALESCE_SIZE
+
+    def count_gathered(self) -> tuple[int, int]:
+        if self.gathered:
+            self._take_gathered()
+        return self._gathered_count, self._gathered_size
+
+    def _take_gathered(self) -> None:
+        """Take what was gathered for written."""
+        assert self._chunks is not None
+        data = b"".join(self.gathered)
+        self._chunks.append(data)
+        self.write_buffer_size += len(data)
+        self._gathered_count += len(self.gathered)
+        self._gathered_size += len(data)
+        self.gathered.clear()
+
+    def _stop_corking(self) -> None:
+        self._corking = self.gathering = False
+        if self.gathered:
+            self._take_gathered()
 
     def write_pair(self, head: bytes, body: bytes) -> None:
         if not self._at_once or self._chunks or self._latest:
@@ -356,7 +396,7 @@ class SocketTransport(Transport):
         if self._write_ended or self._eof_written:
             return False
         replaces = bool(self._latest)
-        self._corking = False
+        self._stop_corking()
         self.write_buffer_size += len(data) - len(self._latest)
         self._latest = data
         if not self._flush_due:
@@ -367,7 +407,7 @@ class SocketTransport(Transport):
         if self._eof_written or self._write_ended:
             return
         self._eof_written = True
-        self._corking = False
+        self._stop_corking()
         if self._receiver is not None and not self._chunks and not self._latest:
             self._end_half()
         elif not self._flush_due:
@@ -416,7 +456,7 @@ class SocketTransport(Transport):
         """Send what the socket takes."""
         if self._write_ended or self._receiver is None:
             return
-        self._corking = False
+        self._stop_corking()
         # It grows from here to here: so it is looked at once for all that leaves together.
         size = self.write_buffer_size
         if size > self.peak_buffer_size:  # noqa: PLR1730  # a call takes four times as long
@@ -465,7 +505,7 @@ class SocketTransport(Transport):
 
     def _end_writing(self) -> None:
         self._write_ended = True
-        self._corking = False
+        self._stop_corking()
         self._chunks = None
         self._latest = b""
         self.release()
