@@ -128,7 +128,9 @@ class Connection(ObjectStream[Data]):
     def _make_inbox(
         self, queue: MessageQueue, transport: Transport, options: ConnectionOptions
     ) -> Inbox:
-        return Inbox(queue, options.queue_marks, options.read_marks, transport.make_parking)
+        return Inbox(
+            queue, options.queue_marks, options.read_marks, transport.make_parking, transport.rest
+        )
 
     def __repr__(self) -> str:
         return f"<anyws.Connection {self.id} {self.state.value}>"

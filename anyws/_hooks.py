@@ -5,7 +5,7 @@ for them: a connection that tells its messages is of a class of its own, with an
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import MethodType
 from typing import Any
 from weakref import ref
@@ -144,7 +144,12 @@ class WatchedConnection(Connection):
         self, queue: MessageQueue, transport: Transport, options: ConnectionOptions
     ) -> Inbox:
         return _WatchedInbox(
-            self._watcher, queue, options.queue_marks, options.read_marks, transport.make_parking
+            self._watcher,
+            queue,
+            options.queue_marks,
+            options.read_marks,
+            transport.make_parking,
+            transport.rest,
         )
 
     async def send(
@@ -249,6 +254,7 @@ class _WatchedInbox(Inbox):
         max_messages: likewise.
         max_bytes: likewise.
         make_parking: likewise.
+        rest: likewise.
     """
 
     __slots__ = ("_watcher",)
@@ -260,8 +266,9 @@ class _WatchedInbox(Inbox):
         max_messages: Marks,
         max_bytes: Marks,
         make_parking: Callable[[], Parking],
+        rest: Callable[[], Awaitable[None]],
     ) -> None:
-        super().__init__(queue, max_messages, max_bytes, make_parking)
+        super().__init__(queue, max_messages, max_bytes, make_parking, rest)
         queue.replenishes = False  # what the decoder puts there by itself is not told
         self._watcher = watcher
 

@@ -17,7 +17,7 @@ from ._types import Fragment
 from .exceptions import ConcurrencyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ._parking import Parking
     from ._types import Data, Event
@@ -32,12 +32,14 @@ class Inbox:
         max_messages: the high and the low mark for the number of messages.
         max_bytes: likewise for their bytes; a character of a str counts as one.
         make_parking: makes the place where recv() waits.
+        rest: lets other tasks run.
     """
 
     __slots__ = (
         "_closed",
         "_make_parking",
         "_parking",
+        "_rest",
         "_streaming",
         "fairness",
         "queue",
@@ -50,6 +52,7 @@ class Inbox:
         max_messages: tuple[int | None, int | None],
         max_bytes: tuple[int | None, int | None],
         make_parking: Callable[[], Parking] = make_parking,
+        rest: Callable[[], Awaitable[None]] = checkpoint,
     ) -> None:
         self.queue: MessageQueue = queue
         """What waits, and how much of it may."""
@@ -64,6 +67,7 @@ class Inbox:
         """Whether a task waits for a message."""
         self._make_parking = make_parking
         self._parking: Parking | None = None
+        self._rest = rest
 
     def __len__(self) -> int:
         return len(self.queue)
@@ -114,9 +118,10 @@ class Inbox:
         self._closed = True
         if self.receiving and self._parking is not None:
             self._parking.wake()
-        # Nobody waits again: what the place is of need not be kept.
+        # Nobody waits again: what these are of need not be kept.
         self._parking = None
         self._make_parking = make_parking
+        self._rest = checkpoint
 
     def check_not_receiving(self) -> None:
         """See that no task waits.
@@ -152,7 +157,7 @@ class Inbox:
         self.receiving = queue.held = True
         try:
             if queue or self._closed:
-                await checkpoint()
+                await self._rest()
             while not queue and not self._closed:
                 if self._parking is None:
                     self._parking = self._make_parking()

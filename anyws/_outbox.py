@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING
 
 from anyio import Event, get_current_task
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._stalls import Stalls
 from ._types import OPEN
@@ -210,7 +210,7 @@ class Outbox:
             self._fairness.sends_left -= 1
         else:
             self._fairness.renew()
-            await checkpoint()
+            await self._transport.rest()
 
     async def yield_behind(self) -> None:
         """Let other tasks run after a message was written: before, theirs would overtake it.
@@ -218,4 +218,4 @@ class Outbox:
         Cancellation: the message has gone.
         """
         self._fairness.renew()
-        await checkpoint()
+        await self._transport.rest()

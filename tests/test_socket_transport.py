@@ -259,6 +259,25 @@ async def test_what_is_gathered_is_dropped_by_abort_and_counts() -> None:
         assert raw.sent == [1]
 
 
+@pytest.mark.parametrize("written", [False, True])
+async def test_burst_that_was_gathered_goes_on_in_the_next_turn(written: bool) -> None:
+    async with counted() as (transport, raw, far), running(transport):
+        begin_to_gather(transport)
+        transport.gathered += [b"3"] * 8
+        if written:
+            transport.write(b"4")
+        await settle()
+        before = len(raw.sent)
+        transport.write(b"5")
+        transport.write(b"6")
+        assert len(raw.sent) == before  # it is not sent at once
+        await settle()
+        assert raw.sent[before:] == [2]
+        transport.write(b"7")
+        assert raw.sent[before:] == [2, 1]
+        assert receive_all(far).endswith(b"33567" if not written else b"4567")
+
+
 async def test_nothing_is_gathered_where_somebody_waits_for_fewer_bytes() -> None:
     async with counted() as (transport, _, _), running(transport):
         begin_to_gather(transport, 65535)
@@ -309,6 +328,55 @@ async def test_nothing_is_gathered_behind_a_large_write() -> None:
         transport.write(b"1")
         transport.write(bytes(49153))
         assert not transport.gathering
+
+
+# Who rests.
+
+
+async def test_task_that_rests_goes_on_with_its_burst(anyio_backend_name: str) -> None:
+    async with counted() as (transport, raw, far), running(transport):
+        transport.write(b"1")
+        transport.write(b"2")
+        await transport.rest()
+        transport.write(b"3")
+        await settle()
+        assert receive_all(far) == b"123"
+        if anyio_backend_name == "trio":
+            assert raw.sent == [1, 2]
+
+
+async def test_what_is_written_is_put_off_by_one_rest_alone() -> None:
+    async with counted() as (transport, raw, far), running(transport):
+        for turn in range(5):
+            transport.write(b"a")
+            transport.write(b"b")
+            for _ in range(4):  # trio runs what is due in any order
+                await transport.rest()
+            assert sum(raw.sent) == 2 * turn + 2
+        assert receive_all(far) == b"ab" * 5
+
+
+async def test_what_is_written_leaves_when_a_rest_is_cancelled() -> None:
+    async with counted() as (transport, _, far), running(transport):
+        transport.write(b"1")
+        transport.write(b"2")
+        with CancelScope() as scope:
+            scope.cancel()
+            await transport.rest()
+        assert scope.cancelled_caught
+        await settle()
+        assert receive_all(far) == b"12"
+
+
+async def test_transport_may_be_closed_while_a_task_rests() -> None:
+    async with counted() as (transport, _, _), running(transport):
+        transport.write(b"1")
+        transport.write(b"2")
+        async with create_task_group() as tg:
+            tg.start_soon(transport.rest)
+            tg.start_soon(transport.rest)
+            tg.start_soon(transport.aclose)
+        await transport.rest()
 
 
 # Pairs.

@@ -9,6 +9,7 @@ import abc
 from typing import TYPE_CHECKING, Any, Protocol
 
 from anyio.abc import ByteStream, SocketAttribute
+from anyio.lowlevel import checkpoint
 
 from .._parking import make_parking
 
@@ -160,6 +161,15 @@ class Transport(ByteStream):
         It is here because who waits there may read meanwhile.
         """
         return make_parking()
+
+    async def rest(self) -> None:
+        """Let other tasks run, and go on.
+
+        It is here because what was written may wait for what the caller writes then.
+
+        Cancellation: loses nothing.
+        """
+        await checkpoint()
 
     def attend(self) -> None:
         """See that what comes is read at once, also while nobody waits for it."""

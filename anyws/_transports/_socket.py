@@ -83,6 +83,7 @@ class SocketTransport(Transport):
         "_gathered_count",
         "_gathered_size",
         "_gathers",
+        "_joined",
         "_latest",
         "_paused",
         "_peer",
@@ -135,6 +136,7 @@ class SocketTransport(Transport):
         self.gathered: list[bytes] = []
         self._gathered_count = 0
         self._gathered_size = 0
+        self._joined = 0  # how many writes of this turn are no chunks of their own
         self._flush_due = False
         self._blocked = False
         self._eof_written = False
@@ -350,6 +352,7 @@ class SocketTransport(Transport):
         self.write_buffer_size += len(data)
         self._gathered_count += len(self.gathered)
         self._gathered_size += len(data)
+        self._joined += len(self.gathered) - 1
         self.gathered.clear()
 
     def _stop_corking(self) -> None:
@@ -435,7 +438,10 @@ class SocketTransport(Transport):
         if not self._blocked:
             self._flush_due = False
             # Who has written much in this turn goes on in the next.
-            self._at_once = self._chunks is None or len(self._chunks) <= _BURST
+            if self.gathered:
+                self._take_gathered()
+            self._at_once = self._chunks is None or len(self._chunks) + self._joined <= _BURST
+            self._joined = 0
             self._turn = self._turns.count
             self._flush()
 
