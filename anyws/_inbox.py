@@ -1,7 +1,7 @@
-"""Received messages that wait for the application: a queue with one waiter and water marks.
+"""Who waits for a received message: one task, which lets others run now and then.
 
-Owns who waits, and that he lets others run; the messages themselves stand in the decoder's queue.
-Knows no frame and no stream.
+Owns the waiting and the waking; what waits to be received is in the queue of the decoder, which
+takes it out where nothing else is to be done. Knows no frame and no stream.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Inbox:
-    """The messages between the decoder and recv().
+    """Between the decoder, with the messages that it has decoded, and recv().
 
     Args:
         queue: has them; `Decoder.take()` takes out of it where nothing else is to be done.
@@ -68,9 +68,6 @@ class Inbox:
         self._make_parking = make_parking
         self._parking: Parking | None = None
         self._rest = rest
-
-    def __len__(self) -> int:
-        return len(self.queue)
 
     def note_fragment(self, fragment: Fragment) -> None:
         """Take that a fragment has come which is kept elsewhere, for who watches what comes."""

@@ -86,7 +86,7 @@ class TestWaiting:
                 calls += 1
                 inbox.queue.popleft()
         assert calls == MAX_CALLS_WITHOUT_YIELD
-        assert len(inbox) == 1
+        assert len(inbox.queue) == 1
 
     @pytest.mark.parametrize(
         "put",
@@ -128,7 +128,7 @@ class TestWaiting:
             inbox.queue.popleft()
         with anyio.CancelScope() as scope:
             scope.cancel()
-            while inbox:
+            while inbox.queue:
                 await inbox.ready()
                 inbox.queue.popleft()
         assert not scope.cancelled_caught
