@@ -800,6 +800,22 @@ async def test_connection_pair_gives_its_hooks_to_both_ends() -> None:
 
 @virtual
 @both_roles
+async def test_each_message_of_a_chunk_with_more_than_the_queue_takes_is_told(pair: Pair) -> None:
+    hooks = Recorder()
+    texts = [str(number) for number in range(100)]
+    async with pair(hooks=hooks, max_queue=10) as (ws, peer):
+        mask = MASK if peer.masks else None
+        await peer.send_bytes(b"".join(frame(TEXT, text.encode(), mask=mask) for text in texts))
+        for count in range(1, 101):
+            assert await ws.recv() == texts[count - 1]
+            told = hooks.count("received")
+            assert told == ws.stats.messages_received
+        await peer.finish()
+    assert [call[1] for call in hooks.calls if call[0] == "received"] == texts
+
+
+@virtual
+@both_roles
 async def test_connection_without_hooks_has_nothing_of_them(pair: Pair) -> None:
     async with pair() as (ws, peer):
         assert type(ws) is Connection

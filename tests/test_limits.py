@@ -302,6 +302,34 @@ async def test_queue_takes_no_more_than_it_holds_when_a_chunk_has_more(pair: Pai
 
 @pytest.mark.behaviour(42)
 @both_roles
+async def test_queue_is_filled_again_at_its_low_mark_from_the_rest_of_a_chunk(pair: Pair) -> None:
+    async with pair(max_queue=(10, 4), max_buffer_size=MIB) as (ws, peer):
+        mask = MASK if peer.masks else None
+        await peer.send_bytes(b"".join(frame(BINARY, b"%d" % i, mask=mask) for i in range(30)))
+        await anyio.sleep(1)
+        decoded = [ws.stats.messages_received]
+        async for message in ws:
+            decoded.append(ws.stats.messages_received)
+            if message == b"29":
+                break
+        # 6 are taken out, and 6 come, but at the end, where the peer may send more.
+        assert decoded == [10] * 6 + [16] * 6 + [22] * 6 + [28] * 6 + [30] * 7
+        queue = ws._inbox.queue
+        assert (queue.paused, queue.starved, queue.replenishes) == (False, False, True)
+        assert (ws.stats.peak_inbox_messages, ws.stats.peak_inbox_bytes) == (10, 20)
+
+
+@pytest.mark.behaviour(42)
+@both_roles
+async def test_queue_may_be_larger_than_any_number_of_the_machine(pair: Pair) -> None:
+    async with pair(max_queue=2**70, read_limit=(2**80, 2**75)) as (ws, peer):
+        for number in range(100):
+            await peer.send(TEXT, b"%d" % number)
+        assert [await ws.recv() for _ in range(100)] == [str(number) for number in range(100)]
+
+
+@pytest.mark.behaviour(42)
+@both_roles
 async def test_pings_wait_behind_a_full_queue_and_are_answered_later(pair: Pair) -> None:
     async with pair(max_queue=1) as (ws, peer):
         await peer.send(TEXT, b"a")
