@@ -6,6 +6,7 @@ stands in `_inbox` and `_outbox`.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +19,27 @@ MAX_CALLS_WITHOUT_YIELD = 64
 _HALF = MAX_CALLS_WITHOUT_YIELD // 2
 
 
+class Sends:
+    """The calls that send, of all connections of a thread: one task may send to many in a row."""
+
+    __slots__ = ("left", "sharer")
+
+    def __init__(self) -> None:
+        self.left: int = _HALF
+        """How many may still return so."""
+        self.sharer: int | None = None
+        """Whose calls that receive share these, or lend theirs, until others have run: one
+        connection's alone, or each of many would have as many."""
+
+
+class _Local(threading.local):
+    def __init__(self) -> None:
+        self.sends = Sends()
+
+
+_LOCAL = _Local()
+
+
 class Fairness:
     """The calls that may still return so: half are for who receives, and half for who sends.
 
@@ -28,31 +50,37 @@ class Fairness:
         queue: counts those of who receives.
     """
 
-    __slots__ = ("_queue", "sends_left")
+    __slots__ = ("_queue", "sends")
 
     def __init__(self, queue: MessageQueue) -> None:
         self._queue = queue
-        self.sends_left: int = 0
-        """How many calls that send may still return so."""
-        self.renew()
+        self.sends: Sends = _LOCAL.sends
+        """Counts those of who sends."""
+        self.renew()  # a connection opens after some waiting
 
     def renew(self) -> None:
         """Take that others have run, or will before this call returns."""
-        self._queue.calls_left = _HALF
-        self.sends_left = _HALF
+        self._queue.calls_left = self.sends.left = _HALF
+        self.sends.sharer = None
 
-    @property
     def may_receive(self) -> bool:
-        """Whether a call that receives may return so; it counts itself then."""
+        """Say whether a call that receives may return so, taking over if need be.
+
+        It counts itself then.
+        """
         queue = self._queue
-        if not queue.calls_left:
-            queue.calls_left, self.sends_left = self.sends_left, 0
+        if not queue.calls_left and self._shares():
+            queue.calls_left, self.sends.left = self.sends.left, 0
         return queue.calls_left > 0
 
-    @property
     def may_send(self) -> bool:
-        """Whether a call that sends may return so; it counts itself then."""
-        if not self.sends_left:
-            queue = self._queue
-            self.sends_left, queue.calls_left = queue.calls_left, 0
-        return self.sends_left > 0
+        """Say whether a call that sends may return so, likewise."""
+        sends = self.sends
+        if not sends.left and self._shares():
+            sends.left, self._queue.calls_left = self._queue.calls_left, 0
+        return sends.left > 0
+
+    def _shares(self) -> bool:
+        if self.sends.sharer is None:
+            self.sends.sharer = id(self)
+        return self.sends.sharer == id(self)

@@ -148,7 +148,7 @@ class Inbox:
         if self.receiving:
             self.check_not_receiving()
         queue = self.queue
-        if (queue or self._closed) and self.fairness.may_receive:
+        if (queue or self._closed) and self.fairness.may_receive():
             queue.calls_left -= 1
             return bool(queue)
         self.receiving = queue.held = True

@@ -279,6 +279,7 @@ class Intake:
     def end(self) -> None:
         """Take that nothing more will be received, and let who waits for a message know it."""
         self.settled.set()
+        self._queue.replenishes = False  # what is not decoded yet has no meaning any more
         self.inbox.close()
         self.stalls.stop()
 

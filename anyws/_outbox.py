@@ -28,12 +28,6 @@ LARGE_SIZE = 2**15
 it copied behind its header: an echo of 1 MiB took 820 microseconds, and takes 580 without that copy
 and the one of what is received."""
 
-SHORT_SIZE = 127
-"""Up to how many bytes a frame without a masking key has a header of 2 (RFC 6455 section 5.2)."""
-
-SHORT_HEADER_SIZE = 2
-"""The header of such a frame."""
-
 
 class Outbox:
     """The way out of a connection, for the tasks that send.
@@ -116,7 +110,7 @@ class Outbox:
 
         Cancellation: nothing was sent.
         """
-        if not self._fairness.may_send:
+        if not self._fairness.may_send():
             await checkpoint_if_cancelled()
         if self.must_wait:
             if (
@@ -199,15 +193,15 @@ class Outbox:
         """
         if self._transport.write_buffer_size > self.high:
             await self.drain()
-        elif self._fairness.sends_left and (size < LARGE_SIZE or self._protocol.extension is None):
-            self._fairness.sends_left -= 1
+        if self._fairness.sends.left and (size < LARGE_SIZE or self._protocol.extension is None):
+            self._fairness.sends.left -= 1
         else:
             await self.yield_behind()
 
     async def yield_if_due(self) -> None:
         """Let other tasks run if they have not for a while."""
-        if self._fairness.may_send:
-            self._fairness.sends_left -= 1
+        if self._fairness.may_send():
+            self._fairness.sends.left -= 1
         else:
             self._fairness.renew()
             await self._transport.rest()

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, fields
 
 from ._link import Link
-from ._outbox import SHORT_HEADER_SIZE
+from .sansio._protocol import SHORT_HEADER_SIZE
 
 __all__ = ["ServerStats", "Stats"]
 

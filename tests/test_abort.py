@@ -60,6 +60,22 @@ async def test_abort_ends_who_receives_and_who_sends(pair: Pair) -> None:
 
 
 @both_roles
+async def test_nothing_is_decoded_any_more_after_abort(pair: Pair) -> None:
+    async with pair(max_queue=(10, 4)) as (ws, peer):
+        mask = MASK if peer.masks else None
+        await peer.send_bytes(b"".join(frame(TEXT, b"%d" % i, mask=mask) for i in range(100)))
+        await anyio.sleep(1)
+        ws.abort()
+        await ws.wait_closed()
+        received = []
+        with pytest.raises(anyws.ConnectionClosedError):
+            async for message in ws:
+                received.append(message)  # noqa: PERF401  # an error ends it
+        assert received == [str(number) for number in range(10)]
+        assert ws.stats.messages_received == 10
+
+
+@both_roles
 @pytest.mark.behaviour(25)
 async def test_abort_ends_a_close_that_waits(pair: Pair) -> None:
     async def abort() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import anyio
@@ -185,3 +186,99 @@ async def test_burst_of_a_client_is_masked() -> None:
             await ws.send(text)
         assert [await ws.recv() for _ in texts] == texts
         assert (ws.stats.messages_sent, ws.stats.bytes_sent) == (COUNT, len("".join(texts)))
+
+
+async def test_no_more_is_gathered_than_leaves_room_for_it() -> None:
+    sizes = []
+
+    async def answer(ws: anyws.Connection) -> None:
+        await ws.recv()
+        for _ in range(1000):
+            await ws.send("x" * 125)
+            ws._inbox.fairness.renew()  # as calls do that write nothing
+            transport = ws._transport
+            waiting = len(transport.gathered) if transport.gathering else 0
+            sizes.append((waiting, transport.write_buffer_size + 127 * waiting))
+
+    async with serving(answer, compression=None) as server, raw_client(server.port) as peer:
+        await open_peer(peer)
+        await peer.send_bytes(BURST)
+        await peer.read(1000 * 127)
+        await peer.finish()
+    assert max(count for count, _ in sizes) <= 64
+    assert max(size for _, size in sizes) <= LIMIT
+
+
+async def test_message_waits_for_one_in_fragments_that_has_begun_before() -> None:
+    async def answer(ws: anyws.Connection) -> None:
+        await ws.recv()
+        for text in "abc":
+            await ws.send(text)
+        ws._outbox.begin_fragments()
+        ws._outbox._fragmenter = 0  # another task
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await ws.send("too early")
+        assert scope.cancelled_caught
+        ws._outbox.end_fragments()
+        await ws.send("d")
+
+    expected = b"".join(frame(TEXT, text) for text in (b"a", b"b", b"c", b"d"))
+    assert await answered(answer, len(expected)) == expected
+
+
+@pytest.mark.parametrize("write_limit", [1, 4, 1000, None])
+async def test_others_run_while_short_messages_are_sent(write_limit: int | None) -> None:
+    turns = 0
+
+    async def answer(ws: anyws.Connection) -> None:
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await checkpoint()
+                turns += 1
+
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(count)
+            await checkpoint()
+            for _ in range(640):
+                await ws.send("x")
+            tg.cancel_scope.cancel()
+
+    async with (
+        serving(answer, compression=None, write_limit=write_limit) as server,
+        raw_client(server.port) as peer,
+    ):
+        await open_peer(peer)
+        await peer.read(640 * 3)
+        await peer.finish()
+    assert turns >= 8
+
+
+async def test_others_run_while_one_task_sends_to_many_connections() -> None:
+    connections: list[anyws.Connection] = []
+
+    async def wait(ws: anyws.Connection) -> None:
+        connections.append(ws)
+        await ws.wait_closed()
+
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await checkpoint()
+            turns += 1
+
+    async with serving(wait, compression=None) as server, AsyncExitStack() as stack:
+        for _ in range(20):
+            await stack.enter_async_context(anyws.connect(f"ws://127.0.0.1:{server.port}/"))
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(count)
+            await checkpoint()
+            for _ in range(32):
+                for ws in connections:
+                    await ws.send("x")
+            tg.cancel_scope.cancel()
+    assert len(connections) == 20
+    assert turns >= 8

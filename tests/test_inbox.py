@@ -103,7 +103,7 @@ class TestWaiting:
     ) -> None:
         inbox = unlimited()
         inbox.put("a")
-        inbox.queue.calls_left = inbox.fairness.sends_left = 0
+        inbox.queue.calls_left = inbox.fairness.sends.left = 0
         assert await interrupted(inbox.ready(), lambda: put(inbox))
         assert inbox.queue.head == "a"
 

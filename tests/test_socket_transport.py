@@ -310,15 +310,15 @@ async def test_nothing_is_gathered_while_the_socket_takes_no_more() -> None:
 async def test_nothing_is_gathered_when_many_bytes_wait() -> None:
     async with counted() as (transport, raw, far), running(transport):
         begin_to_gather(transport)
-        transport.write(bytes(49151))
+        transport.write(bytes(57407))
         assert transport.gathering
         transport.gathered.append(b"3")
         transport.write(b"4")
         assert not transport.gathering
-        assert transport.write_buffer_size == 49154
+        assert transport.write_buffer_size == 57410
         transport.write(b"5")
         await settle()
-        assert raw.sent == [1, 49155]
+        assert raw.sent == [1, 57411]
         assert receive_all(far)[-3:] == b"345"
 
 
@@ -326,7 +326,7 @@ async def test_nothing_is_gathered_behind_a_large_write() -> None:
     async with counted() as (transport, _, _), running(transport):
         transport.gather_below(65536)
         transport.write(b"1")
-        transport.write(bytes(49153))
+        transport.write(bytes(57409))
         assert not transport.gathering
 
 

@@ -20,6 +20,7 @@ from anyio.streams.stapled import MultiListener
 from ._accept import NativeListener
 from ._asyncio import AsyncioReadiness, AsyncioTransport
 from ._base import Receiver, Transport
+from ._coalescing import GATHERED_COUNT
 from ._dial import dial_tcp, dial_unix
 from ._stream import StreamTransport
 from ._tls import TLSTransport
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from ._trio import TrioTransport
 
 __all__ = [
+    "GATHERED_COUNT",
     "NativeListener",
     "Receiver",
     "StreamTransport",

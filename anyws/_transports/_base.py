@@ -67,9 +67,9 @@ class Transport(ByteStream):
     """The most that `write_buffer_size` has been when something was about to leave."""
 
     gathering: bool = False
-    """Whether who writes may simply append to `gathered`, instead, up to 127 bytes at a time and up
-    to 64 times in a row. All that is there leaves before the next `write`, and counts in
-    `write_buffer_size` from then on, or from when it is about to leave."""
+    """Whether who writes may simply append to `gathered` instead: up to 127 bytes at a time, while
+    fewer than GATHERED_COUNT are there. They leave before the next `write`, and count in
+    `write_buffer_size` from then on, or from when they are about to leave."""
 
     gathered: list[bytes]
     """Where it is `gathering`."""

@@ -15,8 +15,12 @@ _Chunk = TypeVar("_Chunk", bound="bytes | memoryview")
 COALESCE_SIZE = 65536
 """What one call gets of many small writes at the most: more costs as much for each byte."""
 
-GATHERED_SIZE = 16384
-"""What may be gathered beyond what is counted, at the most."""
+GATHERED_COUNT = 64
+"""How many short writes may be gathered before they are counted: as many messages as a connection
+sends without letting others run."""
+
+GATHERED_SIZE = GATHERED_COUNT * 127
+"""Their bytes at the most: 127 are a frame with 125 bytes of payload."""
 
 
 def pop_coalesced(chunks: deque[_Chunk]) -> _Chunk | bytes:

@@ -53,6 +53,12 @@ __all__ = ["Protocol"]
 _TEXT = Opcode.TEXT
 _BINARY = Opcode.BINARY
 
+SHORT_HEADER_SIZE = 2
+"""The header of a frame with up to 125 bytes of payload and no masking key (section 5.2)."""
+
+SHORT_FRAME_SIZE = SHORT_HEADER_SIZE + 125
+"""Bytes of such a frame at the most."""
+
 # Bytes of masking keys that a client asks the system for at once.
 _POOL_SIZE = 128
 

@@ -209,11 +209,12 @@ class Decoder:
     def take(self) -> Data | None:
         """Take the oldest message out of the queue if that is all that there is to do.
 
-        While reading is paused, the one that brings the queue to its low marks is given as long as
-        short messages are next in what an earlier `feed()` left over, and fill the queue again.
+        While reading is paused, and the queue would come to its low marks, short messages that an
+        earlier `feed()` left over are decoded first. Where they fill the queue, that was all; where
+        they do not, reading is to go on, and the queue is `starved`.
 
         Returns:
-            None where there is no message, none may be taken now, or more is to be done first.
+            None where there is no message, none may be taken now, or reading is to go on first.
         """
         queue = self.queue
         messages = queue.messages

@@ -1,7 +1,7 @@
 """Messages that were decoded and that nobody has taken yet: what the compiled queue follows.
 
-Owns their order, their number and their bytes, and the marks that bound them; knows no frame, and
-not who waits for a message.
+Owns their order, their number and their bytes, the marks that bound them, and what those who know
+more say of taking them out; knows no frame, and not who waits for a message.
 """
 
 import sys
@@ -62,11 +62,12 @@ class MessageQueue:
         self.replenishes: bool = False
         """Whether `take()` may decode more then."""
         self.starved: bool = False
-        """Whether it has, and there was less than would fill the queue: more is to come now."""
+        """Whether `take()` has decoded all that it could, and the queue is not full: reading is to
+        go on before a message is taken."""
 
     @property
     def taken(self) -> int:
-        """How many were taken out, in all, and not put back."""
+        """How often one was taken out."""
         return self._added - len(self.messages)
 
     def __len__(self) -> int:
@@ -94,8 +95,9 @@ class MessageQueue:
 
     def appendleft(self, message: Data | Fragment) -> None:
         """Put one in front of the others that was there before, in one piece or in several."""
-        self.messages.appendleft(message)
         self.size += _measure(message)
+        self.messages.appendleft(message)
+        self._added += 1
 
     def extend(self, messages: list[Data], size: int) -> None:
         """Add messages behind the others.
@@ -121,7 +123,7 @@ class MessageQueue:
         self._added += len(messages)
 
     def note_peaks(self, leaving: int, leaving_size: int) -> None:
-        """Take how many there are for a peak, but for what is about to leave.
+        """Look whether there are more than ever, but for what is about to leave.
 
         For the decoder in Python alone.
         """
@@ -140,4 +142,8 @@ class MessageQueue:
 
 
 def _measure(message: Data | Fragment) -> int:
-    return len(message.data) if type(message) is Fragment else len(message)
+    data = message.data if type(message) is Fragment else message
+    if type(data) is not str and type(data) is not bytes:
+        kind = type(message).__name__
+        raise TypeError(f"message of type {kind}, expected str, bytes or Fragment")
+    return len(data)

@@ -4,9 +4,11 @@
  */
 
 #define FIRST_CAPACITY 8
+#define KEPT_CAPACITY 1024 /* 8 KiB: what an empty queue may keep */
 
 typedef struct {
     PyObject_HEAD
+    PyObject *fragment; /* the type; the module has it */
     /* A ring; none as long as nothing has had to wait. */
     PyObject **items;
     Py_ssize_t capacity; /* a power of two */
@@ -45,19 +47,34 @@ first_of(const Queue *self)
     return self->items[self->first];
 }
 
-/* The bytes of a message or fragment; a character of a str counts as one. -1: an error. */
+/* The bytes of a message or fragment; a character of a str counts as one. -1: it is none of the two.
+ * Nothing here runs any Python, which might change the queue meanwhile. */
 static Py_ssize_t
-measure(PyObject *message)
+measure(const Queue *self, PyObject *message)
 {
-    if (PyUnicode_Check(message)) {
+    Py_ssize_t size = -1;
+    if (PyUnicode_CheckExact(message)) {
         return PyUnicode_GET_LENGTH(message);
     }
-    if (PyBytes_Check(message)) {
+    if (PyBytes_CheckExact(message)) {
         return PyBytes_GET_SIZE(message);
     }
-    PyObject *data = PyObject_GetAttrString(message, "data");
-    Py_ssize_t size = data == NULL ? -1 : PyObject_Size(data);
-    Py_XDECREF(data);
+    if ((PyObject *)Py_TYPE(message) == self->fragment) {
+        PyObject *data = PyObject_GetAttrString(message, "data");
+        if (data == NULL) {
+            return -1;
+        }
+        if (PyUnicode_CheckExact(data)) {
+            size = PyUnicode_GET_LENGTH(data);
+        } else if (PyBytes_CheckExact(data)) {
+            size = PyBytes_GET_SIZE(data);
+        }
+        Py_DECREF(data);
+    }
+    if (size < 0) {
+        PyErr_Format(PyExc_TypeError, "message of type %s, expected str, bytes or Fragment",
+                     Py_TYPE(message)->tp_name);
+    }
     return size;
 }
 
@@ -93,7 +110,7 @@ add(Queue *self, PyObject *message)
     self->count++;
 }
 
-/* Takes how many there are for a peak, but for what is about to leave. */
+/* Looks whether there are more than ever, but for what is about to leave. */
 static void
 note_peaks(Queue *self, Py_ssize_t leaving, Py_ssize_t leaving_size)
 {
@@ -127,13 +144,18 @@ take_first(Queue *self, Py_ssize_t size)
     self->count--;
     self->size -= size;
     self->taken++;
+    if (self->count == 0 && self->capacity > KEPT_CAPACITY) {
+        PyMem_Free(self->items);
+        self->items = NULL;
+        self->capacity = self->first = 0;
+    }
     return message;
 }
 
 static PyObject *
 Queue_append(Queue *self, PyObject *message)
 {
-    Py_ssize_t size = measure(message);
+    Py_ssize_t size = measure(self, message);
     if (size < 0 || make_room(self, 1) < 0) {
         return NULL;
     }
@@ -146,7 +168,7 @@ Queue_append(Queue *self, PyObject *message)
 static PyObject *
 Queue_appendleft(Queue *self, PyObject *message)
 {
-    Py_ssize_t size = measure(message);
+    Py_ssize_t size = measure(self, message);
     if (size < 0 || make_room(self, 1) < 0) {
         return NULL;
     }
@@ -154,7 +176,6 @@ Queue_appendleft(Queue *self, PyObject *message)
     self->items[self->first] = Py_NewRef(message);
     self->count++;
     self->size += size;
-    self->taken--;
     Py_RETURN_NONE;
 }
 
@@ -180,7 +201,7 @@ Queue_popleft(Queue *self, PyObject *Py_UNUSED(unused))
         PyErr_SetString(PyExc_IndexError, "no message waits");
         return NULL;
     }
-    Py_ssize_t size = measure(first_of(self));
+    Py_ssize_t size = measure(self, first_of(self));
     return size < 0 ? NULL : take_first(self, size);
 }
 
@@ -242,7 +263,7 @@ static PyMemberDef Queue_members[] = {
      "How many there have been at the most."},
     {"peak_size", T_PYSSIZET, offsetof(Queue, peak_size), READONLY, "Likewise of their bytes."},
     {"taken", T_LONGLONG, offsetof(Queue, taken), READONLY,
-     "How many were taken out, in all, and not put back."},
+     "How often one was taken out."},
     {"high_messages", T_PYSSIZET, offsetof(Queue, high_messages), 0, "How many make it full."},
     {"low_messages", T_PYSSIZET, offsetof(Queue, low_messages), 0, "From how few on it is low."},
     {"high_bytes", T_PYSSIZET, offsetof(Queue, high_bytes), 0, "Likewise of their bytes."},
@@ -251,7 +272,7 @@ static PyMemberDef Queue_members[] = {
     {"held", T_BOOL, offsetof(Queue, held), 0, "Whether take() gives none."},
     {"paused", T_BOOL, offsetof(Queue, paused), 0, "Whether nothing comes until it is low."},
     {"replenishes", T_BOOL, offsetof(Queue, replenishes), 0, "Whether take() may decode more."},
-    {"starved", T_BOOL, offsetof(Queue, starved), 0, "Whether it has, and more is to come."},
+    {"starved", T_BOOL, offsetof(Queue, starved), 0, "Whether it has, and the queue is not full."},
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -280,10 +301,11 @@ static PyType_Spec Queue_spec = {
 };
 
 static Queue *
-new_queue(PyTypeObject *type)
+new_queue(PyTypeObject *type, PyObject *fragment)
 {
     Queue *self = (Queue *)type->tp_alloc(type, 0); /* zeroed */
     if (self != NULL) {
+        self->fragment = fragment;
         self->high_messages = self->low_messages = PY_SSIZE_T_MAX;
         self->high_bytes = self->low_bytes = PY_SSIZE_T_MAX;
         self->calls_left = PY_SSIZE_T_MAX;

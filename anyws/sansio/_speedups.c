@@ -46,6 +46,7 @@ typedef struct {
     PyObject *fin;      /* ("fin",) */
     PyObject *queue;    /* the types that have no name in the module */
     PyObject *messages;
+    PyObject *next;
 } State;
 
 static struct PyModuleDef module_def;
@@ -1134,7 +1135,7 @@ replenish(Decoder *self)
     if (queue->starved) {
         return 0;
     }
-    Py_ssize_t leaving_size = measure(first_of(queue));
+    Py_ssize_t leaving_size = measure(queue, first_of(queue));
     if (leaving_size < 0) {
         return -1;
     }
@@ -1164,7 +1165,7 @@ take(Decoder *self)
         || (queue->paused && replenish(self) <= 0)) {
         return NULL;
     }
-    Py_ssize_t size = measure(first_of(queue));
+    Py_ssize_t size = measure(queue, first_of(queue));
     if (size < 0) {
         return NULL;
     }
@@ -1183,12 +1184,21 @@ Decoder_take(Decoder *self, PyObject *Py_UNUSED(unused))
     return message == NULL && !PyErr_Occurred() ? Py_NewRef(Py_None) : message;
 }
 
-/* The iterator over the messages. It is the awaitable of the next one, too, where that is here. */
+/* The iterator over the messages, and what it gives for one that waits: it passes for a coroutine. */
 
 typedef struct {
     PyObject_HEAD
     Decoder *decoder;
-    PyObject *otherwise; /* gives a coroutine that waits for it */
+    PyObject *otherwise; /* gives a coroutine that waits for a message */
+    PyObject *coroutine; /* the one that was needed after all */
+    char begun;
+} Next;
+
+typedef struct {
+    PyObject_HEAD
+    Decoder *decoder;
+    PyObject *otherwise;
+    Next *spare; /* given again once nobody else has it: to make one takes as long as all the rest */
 } Messages;
 
 PyDoc_STRVAR(iterate_doc,
@@ -1207,6 +1217,12 @@ Decoder_iterate(Decoder *self, PyObject *otherwise)
     return (PyObject *)messages;
 }
 
+static PyObject *
+Messages_aiter(PyObject *self)
+{
+    return Py_NewRef(self);
+}
+
 /* Whether take() gives a message, as far as can be seen without decoding. */
 static int
 gives(const Decoder *self)
@@ -1217,60 +1233,35 @@ gives(const Decoder *self)
 }
 
 static PyObject *
-Messages_aiter(PyObject *self)
-{
-    return Py_NewRef(self);
-}
-
-static PyObject *
 Messages_anext(Messages *self)
 {
-    return gives(self->decoder) ? Py_NewRef(self) : PyObject_CallNoArgs(self->otherwise);
-}
-
-/* It is asked again: another task may have taken the message between the two. */
-static PyObject *
-Messages_await(Messages *self)
-{
-    if (gives(self->decoder)) {
-        return Py_NewRef(self);
+    if (!gives(self->decoder)) {
+        return PyObject_CallNoArgs(self->otherwise);
     }
-    PyObject *coroutine = PyObject_CallNoArgs(self->otherwise);
-    if (coroutine == NULL) {
+    Next *next = self->spare;
+    if (next != NULL && Py_REFCNT(next) == 1 && next->coroutine == NULL) {
+        next->begun = 0;
+        return Py_NewRef(next);
+    }
+    PyTypeObject *type = (PyTypeObject *)self->decoder->state->next;
+    next = (Next *)type->tp_alloc(type, 0);
+    if (next == NULL) {
         return NULL;
     }
-    PyObject *iterator = PyObject_CallMethod(coroutine, "__await__", NULL);
-    Py_DECREF(coroutine);
-    return iterator;
-}
-
-static PySendResult
-Messages_send(Messages *self, PyObject *Py_UNUSED(value), PyObject **message)
-{
-    *message = take(self->decoder);
-    if (*message == NULL && !PyErr_Occurred()) {
-        PyErr_SetString(PyExc_RuntimeError, "the message was taken before it was awaited");
-    }
-    return *message == NULL ? PYGEN_ERROR : PYGEN_RETURN;
-}
-
-/* As Messages_send(), for who asks so: under a debugger it is the interpreter itself. */
-static PyObject *
-Messages_next(Messages *self)
-{
-    PyObject *message;
-    if (Messages_send(self, Py_None, &message) == PYGEN_RETURN) {
-        PyErr_SetObject(PyExc_StopIteration, message); /* a str or bytes, which stay as they are */
-        Py_DECREF(message);
-    }
-    return NULL;
+    next->decoder = (Decoder *)Py_NewRef(self->decoder);
+    next->otherwise = Py_NewRef(self->otherwise);
+    Py_INCREF(next); /* before the other goes, which may run anything */
+    Py_XSETREF(self->spare, next);
+    return (PyObject *)next;
 }
 
 static int
 Messages_traverse(Messages *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->decoder);
     Py_VISIT(self->otherwise);
+    Py_VISIT(self->spare);
     return 0;
 }
 
@@ -1278,6 +1269,7 @@ static int
 Messages_clear(Messages *self)
 {
     Py_CLEAR(self->otherwise);
+    Py_CLEAR(self->spare);
     return 0;
 }
 
@@ -1292,6 +1284,115 @@ Messages_dealloc(Messages *self)
     Py_DECREF(type);
 }
 
+/* The message is taken only now: who drops what was given loses none. */
+static PySendResult
+Next_send(Next *self, PyObject *value, PyObject **result)
+{
+    *result = NULL;
+    if (self->coroutine == NULL) {
+        if (self->begun) {
+            PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+            return PYGEN_ERROR;
+        }
+        self->begun = 1;
+        *result = take(self->decoder);
+        if (*result != NULL) {
+            return PYGEN_RETURN;
+        }
+        /* Another task may have taken it meanwhile. */
+        if (PyErr_Occurred()
+            || (self->coroutine = PyObject_CallNoArgs(self->otherwise)) == NULL) {
+            return PYGEN_ERROR;
+        }
+    }
+    return PyIter_Send(self->coroutine, value, result);
+}
+
+/* As generators say it to who does not ask by the slot: under a debugger, the interpreter. */
+static PyObject *
+tell(PySendResult outcome, PyObject *result)
+{
+    if (outcome != PYGEN_RETURN) {
+        return result;
+    }
+    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
+    Py_DECREF(result);
+    if (stop != NULL) {
+        PyErr_SetObject(PyExc_StopIteration, stop);
+        Py_DECREF(stop);
+    }
+    return NULL;
+}
+
+static PyObject *
+Next_next(Next *self)
+{
+    PyObject *result;
+    PySendResult outcome = Next_send(self, Py_None, &result);
+    return tell(outcome, result);
+}
+
+static PyObject *
+Next_send_method(Next *self, PyObject *value)
+{
+    PyObject *result;
+    PySendResult outcome = Next_send(self, value, &result);
+    return tell(outcome, result);
+}
+
+static PyObject *
+Next_throw(Next *self, PyObject *args)
+{
+    if (self->coroutine == NULL) {
+        /* What has not begun raises it at its first line: so does one that ends with that. */
+        self->begun = 1;
+        if ((self->coroutine = PyObject_CallNoArgs(self->otherwise)) == NULL) {
+            return NULL;
+        }
+    }
+    PyObject *throw = PyObject_GetAttrString(self->coroutine, "throw");
+    PyObject *result = throw == NULL ? NULL : PyObject_CallObject(throw, args);
+    Py_XDECREF(throw);
+    return result;
+}
+
+static PyObject *
+Next_close(Next *self, PyObject *Py_UNUSED(unused))
+{
+    self->begun = 1;
+    return self->coroutine == NULL ? Py_NewRef(Py_None)
+                                   : PyObject_CallMethod(self->coroutine, "close", NULL);
+}
+
+static int
+Next_traverse(Next *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->decoder);
+    Py_VISIT(self->otherwise);
+    Py_VISIT(self->coroutine);
+    return 0;
+}
+
+static int
+Next_clear(Next *self)
+{
+    Py_CLEAR(self->otherwise);
+    Py_CLEAR(self->coroutine);
+    return 0;
+}
+
+static void
+Next_dealloc(Next *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    Next_clear(self);
+    Py_CLEAR(self->decoder);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
 static PyType_Slot Messages_slots[] = {
     {Py_tp_doc, (void *)"The messages of a connection, one after the other."},
     {Py_tp_dealloc, (void *)Messages_dealloc},
@@ -1299,10 +1400,6 @@ static PyType_Slot Messages_slots[] = {
     {Py_tp_clear, (void *)Messages_clear},
     {Py_am_aiter, (void *)Messages_aiter},
     {Py_am_anext, (void *)Messages_anext},
-    {Py_am_await, (void *)Messages_await},
-    {Py_am_send, (void *)Messages_send},
-    {Py_tp_iter, (void *)Messages_aiter},
-    {Py_tp_iternext, (void *)Messages_next},
     {0, NULL},
 };
 
@@ -1311,6 +1408,33 @@ static PyType_Spec Messages_spec = {
     .basicsize = sizeof(Messages),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = Messages_slots,
+};
+
+static PyMethodDef Next_methods[] = {
+    {"send", (PyCFunction)Next_send_method, METH_O, "Go on, as a coroutine does."},
+    {"throw", (PyCFunction)Next_throw, METH_VARARGS, "Raise an exception in it, likewise."},
+    {"close", (PyCFunction)Next_close, METH_NOARGS, "End it, likewise."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot Next_slots[] = {
+    {Py_tp_doc, (void *)"The next message, to be awaited."},
+    {Py_tp_dealloc, (void *)Next_dealloc},
+    {Py_tp_traverse, (void *)Next_traverse},
+    {Py_tp_clear, (void *)Next_clear},
+    {Py_tp_methods, Next_methods},
+    {Py_tp_iter, (void *)Messages_aiter},
+    {Py_tp_iternext, (void *)Next_next},
+    {Py_am_await, (void *)Messages_aiter},
+    {Py_am_send, (void *)Next_send},
+    {0, NULL},
+};
+
+static PyType_Spec Next_spec = {
+    .name = "anyws.sansio._speedups.Next",
+    .basicsize = sizeof(Next),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = Next_slots,
 };
 
 /* Feeding. */
@@ -1441,7 +1565,7 @@ Decoder_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->masked = (char)masked;
     self->fragments = (char)fragments;
     self->inflate = inflate == Py_None ? NULL : Py_NewRef(inflate);
-    self->queue = new_queue((PyTypeObject *)self->state->queue);
+    self->queue = new_queue((PyTypeObject *)self->state->queue, self->state->fragment);
     if (self->queue == NULL || parse_limit(max_size, &self->max_size) < 0
         || parse_limit(max_fragment_size, &self->max_fragment_size) < 0) {
         Py_DECREF(self);
@@ -1553,7 +1677,8 @@ module_exec(PyObject *module)
     State *state = PyModule_GetState(module);
     if (import_names(state) < 0
         || (state->queue = PyType_FromModuleAndSpec(module, &Queue_spec, NULL)) == NULL
-        || (state->messages = PyType_FromModuleAndSpec(module, &Messages_spec, NULL)) == NULL) {
+        || (state->messages = PyType_FromModuleAndSpec(module, &Messages_spec, NULL)) == NULL
+        || (state->next = PyType_FromModuleAndSpec(module, &Next_spec, NULL)) == NULL) {
         return -1;
     }
     PyObject *type = PyType_FromModuleAndSpec(module, &Decoder_spec, NULL);
@@ -1579,6 +1704,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->protocol_error);
     Py_VISIT(state->queue);
     Py_VISIT(state->messages);
+    Py_VISIT(state->next);
     return 0;
 }
 
@@ -1598,6 +1724,7 @@ module_clear(PyObject *module)
     Py_CLEAR(state->fin);
     Py_CLEAR(state->queue);
     Py_CLEAR(state->messages);
+    Py_CLEAR(state->next);
     return 0;
 }
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 from collections import deque
+from collections.abc import Coroutine
 from random import Random
+from types import coroutine
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from anyws._types import Data, Fragment, Ping
+from anyws._types import Data, Failure, Fragment, Ping
+from anyws.sansio._deflate import Deflate
 from anyws.sansio._pycodec import Decoder
 from tests.wire import BINARY, CONT, MASK, PING, TEXT, frame
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator, Generator
 
     from anyws.sansio._pyqueue import MessageQueue
 
@@ -136,10 +141,14 @@ def test_size_counts_bytes_and_characters(message: Data | Fragment) -> None:
 
 def test_what_is_no_message_is_refused() -> None:
     queue = new_queue()
-    with pytest.raises((AttributeError, TypeError)):
-        queue.append(5)  # type: ignore[arg-type]  # that is the point
-    with pytest.raises((AttributeError, TypeError)):
-        queue.appendleft(5)  # type: ignore[arg-type]  # likewise
+    wrong: list[Any] = [5, bytearray(b"a"), [], Fragment([], fin=True), type("Text", (str,), {})()]  # type: ignore[arg-type]  # that is the point
+    for message in wrong:
+        kind = type(message).__name__
+        with pytest.raises(TypeError, match=f"of type {kind}, expected str, bytes or Fragment"):
+            queue.append(message)
+        with pytest.raises(TypeError, match=f"of type {kind}, expected str, bytes or Fragment"):
+            queue.appendleft(message)
+    assert (len(queue), queue.size) == (0, 0)
 
 
 def test_nothing_makes_it_full_when_there_are_no_marks() -> None:
@@ -339,6 +348,29 @@ def test_all_else_is_left_to_feed(behind: bytes) -> None:
     assert decoder.message_count == reference.message_count
 
 
+def test_fragment_over_its_limit_is_left_to_feed() -> None:
+    decoder = Decoder(masked=False, max_size=None, max_fragment_size=5)
+    queue = decoder.queue
+    queue.high_messages, queue.low_messages, queue.replenishes = 2, 1, True
+    queue.extend(decoder.feed(ONE * 2 + frame(TEXT, b"123456"), None, 2), 2)  # type: ignore[arg-type]  # messages
+    queue.paused = True
+    assert decoder.take() is None
+    assert queue.starved
+    (failure,) = decoder.feed(b"")
+    assert isinstance(failure, Failure)
+    assert failure.reason == "fragment of 6 bytes exceeds the limit of 5 bytes"
+
+
+def test_chunk_is_let_go_once_all_of_it_is_decoded() -> None:
+    stream = b"".join([ONE] * 6)
+    before = sys.getrefcount(stream)
+    decoder = full_decoder(stream)
+    assert sys.getrefcount(stream) == before + 1
+    drain(decoder)
+    assert not decoder.pending
+    assert sys.getrefcount(stream) == before
+
+
 def test_nothing_fills_it_where_its_owner_wants_to_see_all() -> None:
     decoder = full_decoder(ONE * 10)
     decoder.queue.replenishes = False
@@ -442,6 +474,130 @@ def test_iterator_waits_where_none_may_be_simply_taken() -> None:
     decoder.queue.held = True
     with pytest.raises(Waiting):
         run(following(messages))
+
+
+def test_iterator_waits_where_reading_is_to_go_on_first() -> None:
+    decoder = full_decoder(ONE * 5)
+    messages = decoder.iterate(waiting)
+    assert [run(following(messages)), run(following(messages))] == ["1", "1"]
+    with pytest.raises(Waiting):
+        run(following(messages))
+    assert decoder.take() is None
+    assert (len(decoder.queue), decoder.queue.starved) == (3, True)
+    with pytest.raises(Waiting):
+        run(following(messages))
+
+
+def test_what_the_iterator_gives_are_coroutines_of_their_own() -> None:
+    decoder = Decoder(masked=False, max_size=None)
+    decoder.queue.extend(["a", "b", "c"], 3)
+    messages = decoder.iterate(waiting)
+    for _ in range(2):  # nobody has what was given before
+        unused: Any = anext(messages)
+        unused.close()
+        del unused
+    first: Any = anext(messages)
+    second: Any = anext(messages)
+    assert isinstance(first, Coroutine)
+    assert first is not second
+    assert [run(first), run(second)] == ["a", "b"]
+    with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
+        run(first)
+    assert run(following(messages)) == "c"
+
+
+def test_iterator_is_no_plain_one() -> None:
+    decoder = Decoder(masked=False, max_size=None)
+    decoder.queue.append("a")
+    with pytest.raises(TypeError):
+        list(decoder.iterate(waiting))  # type: ignore[call-overload]  # that is the point
+    assert decoder.take() == "a"
+
+
+def test_message_stays_when_what_gives_it_is_cancelled_or_closed_before() -> None:
+    decoder = Decoder(masked=False, max_size=None)
+    decoder.queue.append("a")
+    messages = decoder.iterate(waiting)
+    given: Any = anext(messages)
+    with pytest.raises(OSError, match="mine"):
+        given.throw(OSError("mine"))
+    with pytest.raises(RuntimeError):
+        run(given)
+    given = anext(messages)
+    assert given.close() is None
+    with pytest.raises(RuntimeError):
+        run(given)
+    assert decoder.take() == "a"
+
+
+@coroutine
+def suspended(seen: list[Any]) -> Generator[Any, Any, Data]:
+    """Be what waits: give 1, note what comes, and give "message"."""
+    try:
+        seen.append((yield 1))
+    except BaseException as exc:
+        seen.append(type(exc))
+        raise
+    return "message"
+
+
+def late(decoder: Any, seen: list[Any]) -> Any:
+    """Give what an iterator gives for a message that goes before it is awaited."""
+    decoder.queue.append("gone")
+    given = anext(decoder.iterate(lambda: suspended(seen)))
+    assert decoder.take() == "gone"
+    return given
+
+
+def test_what_waits_after_all_is_a_coroutine_too() -> None:
+    decoder = Decoder(masked=False, max_size=None)
+    seen: list[Any] = []
+    given = late(decoder, seen)
+    assert given.send(None) == 1
+    with pytest.raises(StopIteration) as stop:
+        given.send("sent")
+    assert (stop.value.value, seen) == ("message", ["sent"])
+    seen.clear()
+    given = late(decoder, seen)
+    assert given.send(None) == 1
+    with pytest.raises(OSError, match="mine"):
+        given.throw(OSError("mine"))
+    assert seen == [OSError]
+    seen.clear()
+    given = late(decoder, seen)
+    assert given.send(None) == 1
+    given.close()
+    assert seen == [GeneratorExit]
+
+
+def test_what_waits_after_all_is_waited_for_by_who_asks_as_an_iterator() -> None:
+    decoder = Decoder(masked=False, max_size=None)
+    seen: list[Any] = []
+    wrapped = late(decoder, seen).__await__()
+    assert next(wrapped) == 1
+    with pytest.raises(StopIteration) as stop:
+        next(wrapped)
+    assert (stop.value.value, seen) == ("message", [None])
+
+
+def test_cycles_through_an_iterator_are_collected() -> None:
+    class Owner(Deflate):
+        messages: AsyncIterator[Data]
+
+        async def wait(self) -> Data:
+            raise Waiting
+
+    def cycle(inflate: bool) -> weakref.ref[Owner]:
+        owner = Owner(())
+        decoder = Decoder(masked=False, max_size=None, inflate=owner if inflate else None)
+        decoder.queue.append("a")
+        owner.messages = decoder.iterate(waiting if inflate else owner.wait)
+        run(following(owner.messages))
+        return weakref.ref(owner)
+
+    owners = [cycle(inflate=True), cycle(inflate=False)]
+    gc.collect()
+    assert [owner() for owner in owners] == [None, None]
 
 
 def test_iterator_ends_where_what_waits_says_so() -> None:
