@@ -319,6 +319,36 @@ async def test_queue_is_filled_again_at_its_low_mark_from_the_rest_of_a_chunk(pa
         assert (ws.stats.peak_inbox_messages, ws.stats.peak_inbox_bytes) == (10, 20)
 
 
+@pytest.mark.behaviour(45)
+@both_roles
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_one_message_alone_is_decoded_for_who_waits_though_more_come_before_he_runs(
+    pair: Pair, cancelled: bool
+) -> None:
+    received: list[object] = []
+
+    async def receive(ws: anyws.Connection) -> None:
+        received.append(await ws.recv())
+
+    async with pair(max_queue=1) as (ws, peer), anyio.create_task_group() as tasks:
+        mask = MASK if peer.masks else None
+        tasks.start_soon(receive, ws)
+        await anyio.wait_all_tasks_blocked()
+        # As TLS does with two records, and a socket where two turns come before his.
+        for chunk in (b"a", b"b", b"c"):
+            ws._intake.feed(frame(BINARY, chunk, mask=mask) + frame(PING, chunk, mask=mask))
+        assert ws.stats.peak_inbox_messages == 1
+        if cancelled:
+            tasks.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await anyio.wait_all_tasks_blocked()
+            received += [await ws.recv() for _ in range(3 - len(received))]
+            assert [(await peer.read_frame()).payload for _ in range(3)] == [b"a", b"b", b"c"]
+            assert (ws.stats.peak_inbox_messages, ws.stats.pings_received) == (1, 3)
+            await peer.finish()
+    assert received == [b"a", b"b", b"c"]
+
+
 @pytest.mark.behaviour(42)
 @both_roles
 async def test_queue_may_be_larger_than_any_number_of_the_machine(pair: Pair) -> None:

@@ -206,6 +206,17 @@ class Decoder:
             self._position = 0
         return events
 
+    def keep(self, data: BytesLike) -> None:
+        """Keep a chunk for the next `feed()`, behind what an earlier one left over.
+
+        Args:
+            data: what was received, at least a byte; it is copied.
+        """
+        if not self._finished:
+            self._data = b"".join((self._data[self._position :], data))
+            self._position = 0
+            self.pending = True
+
     def take(self) -> Data | None:
         """Take the oldest message out of the queue if that is all that there is to do.
 

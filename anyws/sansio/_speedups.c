@@ -1538,6 +1538,27 @@ Decoder_feed(Decoder *self, PyObject *const *args, Py_ssize_t count, PyObject *n
     return events;
 }
 
+PyDoc_STRVAR(keep_doc,
+"keep($self, data, /)\n--\n\n"
+"Keep a chunk for the next feed(), behind what an earlier one left over.");
+
+static PyObject *
+Decoder_keep(Decoder *self, PyObject *data)
+{
+    Py_buffer chunk;
+    if (PyObject_GetBuffer(data, &chunk, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    int kept = 0;
+    if (!self->finished) {
+        kept = take_chunk(self, NULL, chunk.buf, chunk.len);
+        self->pending = self->position < self->size;
+        kept = kept < 0 ? kept : keep_rest(self);
+    }
+    PyBuffer_Release(&chunk);
+    return kept < 0 ? NULL : Py_NewRef(Py_None);
+}
+
 static PyObject *
 Decoder_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -1604,6 +1625,7 @@ Decoder_dealloc(Decoder *self)
 
 static PyMethodDef Decoder_methods[] = {
     {"feed", (PyCFunction)(void (*)(void))Decoder_feed, METH_FASTCALL | METH_KEYWORDS, feed_doc},
+    {"keep", (PyCFunction)Decoder_keep, METH_O, keep_doc},
     {"take", (PyCFunction)Decoder_take, METH_NOARGS, take_doc},
     {"iterate", (PyCFunction)Decoder_iterate, METH_O, iterate_doc},
     {NULL, NULL, 0, NULL},

@@ -217,6 +217,39 @@ def test_what_is_put_back_makes_no_peak() -> None:
     assert (queue.peak_count, queue.peak_size) == (1, 2)
 
 
+# What is kept for later.
+
+
+def test_kept_chunk_is_decoded_behind_what_was_left_over() -> None:
+    decoder = Decoder(masked=False, max_size=None)
+    assert decoder.feed(ONE + b"\x81\x01") == ["1"]
+    assert not decoder.pending
+    lent = bytearray(b"2\x81\x013\x81")
+    decoder.keep(memoryview(lent))
+    lent[:] = bytes(len(lent))
+    assert decoder.pending
+    assert decoder.message_count == 1
+    decoder.keep(b"\x014")
+    assert decoder.feed(b"", None, 1) == ["2"]
+    assert decoder.feed(ONE) == ["3", "4", "1"]
+    assert not decoder.pending
+
+
+def test_nothing_is_kept_behind_a_failure() -> None:
+    decoder = Decoder(masked=False, max_size=None)
+    assert len(decoder.feed(b"\xff\x00")) == 1
+    decoder.keep(ONE)
+    assert not decoder.pending
+    assert decoder.feed(b"") == []
+
+
+def test_kept_chunk_is_bytes() -> None:
+    decoder = Decoder(masked=False, max_size=None)
+    with pytest.raises(TypeError):
+        decoder.keep("text")  # type: ignore[arg-type]  # that is the point
+    assert not decoder.pending
+
+
 # What is simply taken.
 
 
